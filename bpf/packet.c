@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Packets of one interface: TC ingress and egress, or XDP for ingress.
+ *
+ * hook -> load_window -> parse_link -> filter -> parse_network -> this CPU's batch -> ring
+ *
+ * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
+ * XDP is used, and the text of filter_matches() in place of the FILTER marker.  bcc rewrites map methods in
+ * this file only, so whatever touches a map is here.
+ */
+#define BPF_LICENSE Dual MIT/GPL
+#define IN_KERNEL
+#include "records.h"
+#include "parse.h"
+
+#define TC_GO_ON -1 /* TC_ACT_UNSPEC: the next filter decides, as if we were not here */
+/* First guess of how much to load; what Ethernet, IPv6 and TCP with all options take. */
+#define FIRST_LOAD_BYTES 128
+
+struct cpu_state {
+	/* Set while a packet program of this CPU is at work, for the tick that may interrupt it. */
+	volatile __u32 busy;
+	__u32 unused;
+	struct frame frame;
+	struct batch batch;
+};
+
+BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
+BPF_PERF_OUTPUT(batches);
+
+#define COUNT(cpu, counter) ((cpu)->batch.header.counters[counter]++)
+
+/* FILTER */
+
+static __always_inline struct cpu_state *this_cpu(void)
+{
+	int zero = 0;
+
+	return cpu_states.lookup(&zero);
+}
+
+/* From here until leave() the tick leaves the batch alone; the time of a record is taken after this. */
+static __always_inline int enter(struct cpu_state *cpu)
+{
+	COUNT(cpu, COUNT_FRAMES);
+	if (cpu->busy) {
+		COUNT(cpu, COUNT_NESTED);
+		return 0;
+	}
+	cpu->busy = 1;
+	return 1;
+}
+
+/* Where the next record is written; it does not count until keep(). */
+static __always_inline struct packet_record *next_record(struct cpu_state *cpu)
+{
+	return &cpu->batch.records[cpu->batch.header.count & BATCH_RECORDS_MASK];
+}
+
+static __always_inline int verdict_of(struct cpu_state *cpu, struct frame *f, struct packet_record *r)
+{
+	int verdict = parse_link(f, LINK_KIND, r);
+
+	if (verdict != COUNT_TCP)
+		return verdict;
+	verdict = filter_matches(f);
+	if (verdict != COUNT_TCP)
+		return verdict;
+	return parse_network(f, r);
+}
+
+static __always_inline void count_verdict(struct cpu_state *cpu, int verdict)
+{
+	if (verdict >= 0 && verdict < COUNTERS)
+		COUNT(cpu, verdict);
+}
+
+/* The record at hand is complete: keep it; 1 if the batch is now full. */
+static __always_inline int keep(struct cpu_state *cpu)
+{
+	COUNT(cpu, COUNT_RECORDS);
+	return ++cpu->batch.header.count >= BATCH_RECORDS;
+}
+
+static __always_inline void emptied(struct cpu_state *cpu, __u32 count, int error)
+{
+	if (error)
+		cpu->batch.header.counters[COUNT_RECORDS_LOST] += count;
+	cpu->batch.header.count = 0;
+}
+
+/* Bring the first bytes of the frame into the window, a VLAN tag that the NIC or kernel keeps aside put back in. */
+static __always_inline __u64 load_skb(struct __sk_buff *skb, struct cpu_state *cpu, __u64 want)
+{
+	__u64 bytes = skb->len;
+
+	if (bytes > want)
+		bytes = want;
+	if (skb->vlan_present && bytes > 12) {
+		__u64 rest = bytes - 12;
+		__u16 tag[2] = { skb->vlan_proto, __builtin_bswap16(skb->vlan_tci) };
+
+		if (bpf_skb_load_bytes(skb, 0, cpu->frame.window, 12) < 0)
+			return 0;
+		__builtin_memcpy(cpu->frame.window + 12, tag, 4);
+		if (rest > WINDOW_BYTES - 16)
+			rest = WINDOW_BYTES - 16;
+		HIDE(rest);
+		if (rest < 1 || rest > WINDOW_BYTES - 16)
+			return 0;
+		if (bpf_skb_load_bytes(skb, 12, cpu->frame.window + 16, rest) < 0)
+			return 0;
+		return rest + 16;
+	}
+	HIDE(bytes);
+	if (bytes < 1 || bytes > WINDOW_BYTES)
+		return 0;
+	if (bpf_skb_load_bytes(skb, 0, cpu->frame.window, bytes) < 0)
+		return 0;
+	return bytes;
+}
+
+/* Each segment of a super-packet repeats the headers (skb_shinfo()->gso_segs of them). */
+static __always_inline void count_segments(struct __sk_buff *skb, const struct frame *f, struct packet_record *r)
+{
+	__u32 segments = skb->gso_segs, size = skb->gso_size;
+
+	/* Guests and tun may leave gso_segs to be worked out (SKB_GSO_DODGY). */
+	if (segments == 0 && size > 0)
+		segments = (r->payload_bytes + size - 1) / size;
+	if (segments == 0)
+		segments = 1;
+	r->segments = segments;
+	r->frame_bytes = f->frame_bytes + (segments - 1) * (f->frame_bytes - r->payload_bytes);
+}
+
+/* Attached to both hooks; the filter's class id says which one this is (cls_bpf hands it over in tc_classid). */
+int tc_packet(struct __sk_buff *skb)
+{
+	struct cpu_state *cpu = this_cpu();
+	struct packet_record *r;
+	struct frame *f;
+	__u64 want;
+	int verdict = PARSE_NEED_MORE, attempt;
+
+	if (!cpu || !enter(cpu))
+		return TC_GO_ON;
+	r = next_record(cpu);
+	r->time_ns = bpf_ktime_get_ns();
+	f = &cpu->frame;
+	f->frame_bytes = skb->len + (skb->vlan_present ? VLAN_TAG_BYTES : 0);
+	want = skb->data_end - skb->data; /* what is there without walking fragments */
+	if (want > FIRST_LOAD_BYTES)
+		want = FIRST_LOAD_BYTES;
+#pragma clang loop unroll(disable)
+	for (attempt = 0; attempt < 2; attempt++) {
+		f->available = load_skb(skb, cpu, want);
+		verdict = verdict_of(cpu, f, r);
+		if (verdict != PARSE_NEED_MORE)
+			break;
+		want = WINDOW_BYTES;
+	}
+	if (verdict == PARSE_NEED_MORE) /* the kernel could not copy what it says is there */
+		verdict = COUNT_TOO_DEEP;
+	count_verdict(cpu, verdict);
+	if (verdict == COUNT_TCP) {
+		r->direction = skb->tc_classid == DIRECTION_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
+		count_segments(skb, f, r);
+		if (keep(cpu)) {
+			cpu->batch.header.time_ns = r->time_ns;
+			emptied(cpu, BATCH_RECORDS, batches.perf_submit(skb, &cpu->batch, sizeof(cpu->batch)));
+		}
+	}
+	cpu->busy = 0;
+	return TC_GO_ON;
+}
+
+#ifdef HOOK_XDP
+/* Without bpf_xdp_load_bytes(), which came with 5.18: eight bytes at a time, then what is left one by one. */
+static __always_inline __u64 load_xdp(struct xdp_md *ctx, struct frame *f)
+{
+	const __u8 *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 at = 0;
+
+#pragma clang loop unroll(disable)
+	for (; at <= WINDOW_BYTES - 8; at += 8) {
+		const __u8 *from = data + at;
+
+		HIDE(from);
+		if (from + 8 > end)
+			break;
+		*(__u64 *)(f->window + at) = *(const __u64 *)from;
+	}
+#pragma clang loop unroll(disable)
+	for (; at < WINDOW_BYTES; at++) {
+		const __u8 *from = data + at;
+
+		HIDE(from);
+		if (from + 1 > end)
+			break;
+		f->window[at] = *from;
+	}
+	return at;
+}
+
+int xdp_packet(struct xdp_md *ctx)
+{
+	struct cpu_state *cpu = this_cpu();
+	struct packet_record *r;
+	struct frame *f;
+	int verdict;
+
+	if (!cpu || !enter(cpu))
+		return XDP_PASS;
+	r = next_record(cpu);
+	r->time_ns = bpf_ktime_get_ns();
+	f = &cpu->frame;
+	f->frame_bytes = ctx->data_end - ctx->data;
+	f->available = load_xdp(ctx, f);
+	verdict = verdict_of(cpu, f, r);
+	count_verdict(cpu, verdict);
+	if (verdict == COUNT_TCP) {
+		/* Generic XDP runs after GRO, and nothing here tells how many segments were merged. */
+		if (f->frame_bytes > MTU_BYTES + ETHERNET_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)
+			COUNT(cpu, COUNT_MERGED);
+		r->direction = DIRECTION_INGRESS;
+		r->segments = 1;
+		r->frame_bytes = f->frame_bytes;
+		if (keep(cpu)) {
+			cpu->batch.header.time_ns = r->time_ns;
+			emptied(cpu, BATCH_RECORDS, batches.perf_submit(ctx, &cpu->batch, sizeof(cpu->batch)));
+		}
+	}
+	cpu->busy = 0;
+	return XDP_PASS;
+}
+#endif
+
+/* 50 times a second on every CPU: hand over what a slow CPU has gathered, and say how far it has come. */
+int tick(struct bpf_perf_event_data *ctx)
+{
+	struct cpu_state *cpu = this_cpu();
+	__u64 count, bytes;
+
+	if (!cpu || cpu->busy)
+		return 0;
+	count = cpu->batch.header.count;
+	if (count > BATCH_RECORDS)
+		return 0;
+	bytes = sizeof(struct batch_header) + count * sizeof(struct packet_record);
+	cpu->batch.header.time_ns = bpf_ktime_get_ns();
+	HIDE(bytes);
+	if (bytes > sizeof(struct batch))
+		return 0;
+	emptied(cpu, count, batches.perf_submit(ctx, &cpu->batch, bytes));
+	return 0;
+}

@@ -1,0 +1,5 @@
+"""python -m tcptrace."""
+
+from tcptrace.cli import main
+
+main()

@@ -1,0 +1,247 @@
+"""The command line: chooses and wires, computes nothing."""
+
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tcptrace import __version__
+from tcptrace.errors import TcptraceError, UsageError
+from tcptrace.sinks.sort_keys import SORT_KEYS
+
+if TYPE_CHECKING:
+    from tcptrace.model import Sink, TraceInfo
+    from tcptrace.sources.live.interface import Interface
+
+# A connection that ended stays visible as long as Linux keeps TIME-WAIT (TCP_TIMEWAIT_LEN).
+CLOSED_TIMEOUT_S: Final = 60.0
+IDLE_TIMEOUT_S: Final = 600.0
+# About 60 MB when full.
+MAX_CONNECTIONS: Final = 65_536
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    interface: str | None
+    filter_words: tuple[str, ...]
+    ports: tuple[int, ...]
+    hosts: tuple[str, ...]
+    duration: float | None
+    count: int | None
+    packets: bool
+    json: bool
+    sort: str
+    interval: float
+    hook: str
+    ring_size: int | None
+    max_connections: int
+    idle_timeout: float
+    closed_timeout: float
+    color: bool
+    verbose: bool
+
+
+class StopRequest:
+    """Set by SIGINT, SIGTERM and SIGHUP from the start of the program on, so that none ends it half way."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._request)
+
+    def _request(self, number: int, frame: Any) -> None:
+        self.requested = True
+
+    def __call__(self) -> bool:
+        return self.requested
+
+
+class RingSize(click.ParamType):
+    """MiB, a power of two, as the ring needs it."""
+
+    name = "MIB"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            size = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if not 1 <= size <= 1024 or size & (size - 1):
+            self.fail(f"{value!r} is not a power of two between 1 and 1024", param, ctx)
+        return size
+
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("interface", required=False)
+@click.argument("filter_words", metavar="[FILTER]...", nargs=-1)
+@click.option("-p", "--port", "ports", type=click.IntRange(0, 65535), multiple=True, help="Only this port; repeatable.")
+@click.option("-i", "--ip", "hosts", metavar="ADDRESS", multiple=True, help="Only this address or network; repeatable.")
+@click.option("-d", "--duration", metavar="SECONDS", type=POSITIVE, help="End after this long.")
+@click.option("-c", "--count", metavar="PACKETS", type=click.IntRange(min=1), help="End after this many wire packets.")
+@click.option("--packets", is_flag=True, help="A line for every packet; with --json an event for every packet.")
+@click.option("--json", is_flag=True, help="One JSON object a line instead of a table.")
+@click.option("--sort", type=click.Choice(SORT_KEYS), default="rate", show_default=True, help="Order of the table.")
+@click.option("--interval", metavar="SECONDS", type=click.FloatRange(min=0.1), default=1.0, show_default=True,
+              help="Time between refreshes.")  # fmt: skip
+@click.option("--hook", type=click.Choice(["tc", "xdp"]), default="tc", show_default=True,
+              help="Where to see incoming packets.")  # fmt: skip
+@click.option("--ring-size", type=RingSize(), help="Perf ring of each CPU, a power of two.  [default: 16, less on many CPUs]")
+@click.option("--max-connections", type=click.IntRange(1, 10_000_000), default=MAX_CONNECTIONS, show_default=True,
+              help="Connections in the table; then the least recently active one leaves.")  # fmt: skip
+@click.option("--idle-timeout", metavar="SECONDS", type=POSITIVE, default=IDLE_TIMEOUT_S, show_default=True,
+              help="A silent connection leaves after this long.")  # fmt: skip
+@click.option("--closed-timeout", metavar="SECONDS", type=POSITIVE, default=CLOSED_TIMEOUT_S, show_default=True,
+              help="A closed connection leaves after this long.")  # fmt: skip
+@click.option("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same.")
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is set up; tracebacks for errors.")
+@click.option("-D", "--list-interfaces", is_flag=True, help="List the interfaces and exit.")
+@click.version_option(__version__, prog_name="tcptrace", message="%(prog)s %(version)s")
+def command(list_interfaces: bool, no_color: bool, **options: Any) -> None:
+    """Show every TCP connection on INTERFACE, as it happens.
+
+    INTERFACE is the default route's if not given.  FILTER is an expression as tcpdump takes it
+    (pcap-filter(7)), evaluated in the kernel.
+
+    \b
+    Examples:
+      sudo tcptrace eth0
+      sudo tcptrace eth0 'port 443 and host 10.0.0.5'
+      sudo tcptrace --json eth0 | jq 'select(.event == "connection")'
+    """
+    if list_interfaces:
+        print_interfaces()
+        return
+    run_live(Options(color=not no_color, **options))
+
+
+def print_interfaces() -> None:
+    """One line an interface, as `-D` shows them."""
+    from tcptrace.sources.live.interface import list_interfaces
+
+    for entry in list_interfaces():
+        state = "up" if entry.is_up else "down"
+        click.echo(f"{entry.index:3}  {entry.name:15}  {state:4}  {entry.link or 'other':8}  {' '.join(entry.addresses)}")
+
+
+def run_live(options: Options) -> None:
+    """Trace an interface until it is over.  Raises TcptraceError and its kinds."""
+    stop = StopRequest()
+    from tcptrace.sources.live import interface as interfaces
+    from tcptrace.sources.live import pcap_filter, privileges
+
+    expression = pcap_filter.combine(options.filter_words, options.ports, options.hosts)
+    interface = interfaces.find_interface(options.interface)
+    filter_source = pcap_filter.filter_source(expression, ethernet=interface.link == "ethernet")
+    privileges.require_root()
+    interfaces.require_up(interface)
+
+    from tcptrace.sources.live.opening import Opening
+
+    opening = Opening(interface, filter_source, xdp=options.hook == "xdp")
+    try:
+        trace(options, opening, interface, expression, stop)
+    finally:
+        opening.close()
+
+
+def trace(options: Options, opening: Any, interface: "Interface", expression: str | None, stop: StopRequest) -> None:
+    """Engine, sinks and source put together; the imports here run while bcc compiles."""
+    import secrets
+
+    from tcptrace.engine.table import Table
+    from tcptrace.model import TraceInfo
+    from tcptrace.pipeline import Limits, Pipeline
+    from tcptrace.sources.live import privileges
+
+    sinks = make_sinks(options)
+    source = opening.source(options.ring_size and options.ring_size * MIB)
+    info = TraceInfo(interface.name, source.attached, expression, interface.link, source.clock, __version__)
+    start_sinks(sinks, info)
+    user = privileges.drop()
+    if options.verbose:
+        say(f"{interface.name}: {source.attached}; filter: {expression or 'none'}; running as uid {user.uid}")
+    table = Table(
+        options.max_connections,
+        int(options.idle_timeout * 1e9),
+        int(options.closed_timeout * 1e9),
+        source.now_ns(),
+        secrets.randbits(64),
+    )
+    limits = Limits(options.duration, options.count)
+    try:
+        Pipeline(source, table, sinks, options.interval, limits, stop, warn).run()
+    finally:
+        source.close()
+
+
+def make_sinks(options: Options) -> "list[Sink]":
+    """The outputs that the options ask for."""
+    out = sys.stdout
+    if options.json:
+        from tcptrace.sinks.ndjson import Ndjson
+
+        return [Ndjson(out, packets=options.packets)]
+    if options.packets:
+        from tcptrace.sinks.packet_log import PacketLog
+
+        return [PacketLog(out, sort=options.sort, color=options.color)]
+    if out.isatty():
+        from tcptrace.sinks.live_table import LiveTable
+
+        return [LiveTable(out, sort=options.sort, color=options.color)]
+    from tcptrace.sinks.plain_table import PlainTable
+
+    return [PlainTable(out, sort=options.sort, color=options.color)]
+
+
+def start_sinks(sinks: "list[Sink]", info: "TraceInfo") -> None:
+    """Before privileges are dropped: what a sink imports may not be readable afterwards."""
+    for sink in sinks:
+        sink.open(info)
+
+
+def say(line: str) -> None:
+    """A line for the user that is not output."""
+    click.echo(f"tcptrace: {line}", err=True)
+
+
+def warn(line: str) -> None:
+    """Something the user should know; the trace goes on."""
+    say(f"warning: {line}")
+
+
+def main() -> None:
+    """Entry point: every way to end has its exit code, and errors are one line."""
+    verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
+    try:
+        command.main(standalone_mode=False)
+    except BrokenPipeError:
+        # The reader has seen enough; keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except click.ClickException as error:
+        fail(UsageError(error.format_message()), verbose=False)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except TcptraceError as error:
+        fail(error, verbose)
+    except Exception as error:
+        fail(TcptraceError(f"{type(error).__name__}: {error}"), verbose)
+
+
+def fail(error: TcptraceError, verbose: bool) -> None:
+    """One line on stderr, a traceback before it with -v, and the exit code of the error's kind."""
+    if verbose:
+        traceback.print_exc()
+    say(str(error))
+    sys.exit(error.exit_code)

@@ -1,0 +1,224 @@
+"""What one segment says: order and loss, acknowledgment and RTT, window.
+
+Names and conditions are Wireshark's (user's guide, "TCP Analysis") unless a comment says otherwise.
+The two ends are x, who sent the segment, and y, its peer.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+from tcptrace.engine.rows cimport connection, direction_row, endpoint
+from tcptrace.engine.rtt cimport add_rtt
+from tcptrace.engine.segments cimport (
+    add_hole, await_ack, drop_holes_before, fill_hole, segment_pool, take_acked,
+)
+from tcptrace.engine.sequence cimport at_or_before, before
+from tcptrace.engine.states cimport update_states
+from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, OPTION_MSS, OPTION_WINDOW_SCALE, packet_record
+
+from tcptrace import model
+
+if model.ANALYSIS != (
+    "retransmission", "out_of_order", "duplicate_ack", "zero_window", "keep_alive", "previous_segment_not_captured"
+):
+    raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")
+
+# Wireshark's bound for "late, but not sent again" where the handshake gave no RTT.
+cdef int64_t OUT_OF_ORDER_NS = 3_000_000
+
+
+cdef inline direction_row *row_of(connection *c, int x) noexcept nogil:
+    return &c.row.sent if x == 0 else &c.row.received
+
+
+cdef uint8_t analyse(segment_pool *pool, connection *c, int x, const packet_record *p) noexcept nogil:
+    """Take segment p, sent by end x, into the connection; bits of model.ANALYSIS."""
+    cdef direction_row *d = row_of(c, x)
+    cdef endpoint *end = &c.ends[x]
+    cdef endpoint *peer = &c.ends[1 - x]
+    cdef uint8_t found = 0
+    if p.flags & FLAG_SYN:
+        take_syn(end, d, p)
+    if p.flags & FLAG_RST:
+        take_reset(c, end, peer, p)
+    else:
+        found = duplicate_or_zero_window(end, peer, p)
+        found |= take_range(pool, c, end, p)
+        if p.flags & FLAG_ACK:
+            take_ack(pool, c, x, p)
+        end.seen = True
+    if p.flags & FLAG_FIN and not end.fin_seen:
+        end.fin_seen = True
+        end.fin_seq = p.seq + p.payload_bytes
+        end.closed_second = peer.fin_acked
+    take_window(c, end, d, p)
+    end.keep_alive_last = (found & KEEP_ALIVE) != 0
+    count_findings(d, found, p)
+    update_states(c)
+    return found
+
+
+cdef void count_findings(direction_row *d, uint8_t found, const packet_record *p) noexcept nogil:
+    """Segments that are out of place count as wire packets, the others as one."""
+    if found & RETRANSMISSION:
+        d.retransmissions += p.segments
+        d.retransmitted_bytes += p.payload_bytes
+    if found & OUT_OF_ORDER:
+        d.out_of_order += p.segments
+    if found & DUPLICATE_ACK:
+        d.duplicate_acks += 1
+    if found & ZERO_WINDOW:
+        d.zero_windows += 1
+    if found & KEEP_ALIVE:
+        d.keep_alives += 1
+    if found & PREVIOUS_NOT_CAPTURED:
+        d.gaps += 1
+
+
+cdef void take_syn(endpoint *end, direction_row *d, const packet_record *p) noexcept nogil:
+    """The first SYN of this end sets where its sequence numbers begin and what it offers."""
+    if end.syn_seen:
+        end.syn_count = min(<int>end.syn_count + 1, 255)
+        return
+    end.syn_seen = True
+    end.syn_count = 1
+    end.syn_ns = p.time_ns
+    end.initial_seq = p.seq
+    if p.options & OPTION_MSS:
+        d.mss_bytes = p.mss
+    if p.options & OPTION_WINDOW_SCALE:
+        end.scale_offered = True
+        d.window_scale = p.window_scale
+
+
+cdef void take_reset(connection *c, endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
+    """RFC 9293 section 3.5.3: a reset outside of the window changes nothing."""
+    if end.seen and peer.ack_seen and before(p.seq, peer.acked) and p.seq != end.next_seq:
+        return
+    if not end.seen and p.flags & FLAG_ACK and peer.seen and not at_or_before(p.ack, peer.next_seq):
+        return
+    c.reset = True
+
+
+cdef uint8_t duplicate_or_zero_window(endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
+    """Findings that compare with the same end's last segment, so before that is replaced."""
+    cdef uint8_t found = 0
+    if p.flags & (FLAG_SYN | FLAG_FIN):
+        return 0
+    if p.window == 0:
+        found |= ZERO_WINDOW
+    elif (
+        p.payload_bytes == 0
+        and p.flags & FLAG_ACK
+        and end.ack_seen
+        and p.ack == end.acked
+        and p.seq == end.next_seq
+        and p.window == end.last_window
+        and not peer.keep_alive_last
+    ):
+        found |= DUPLICATE_ACK
+    return found
+
+
+cdef uint8_t take_range(segment_pool *pool, connection *c, endpoint *end, const packet_record *p) noexcept nogil:
+    """Where the segment's bytes (SYN and FIN count one each) stand among those already seen."""
+    cdef uint32_t length = p.payload_bytes + (1 if p.flags & FLAG_SYN else 0) + (1 if p.flags & FLAG_FIN else 0)
+    cdef uint32_t stop = p.seq + length
+    cdef uint8_t found = 0
+    if not end.seen:
+        end.next_seq = p.seq
+    elif p.seq == end.next_seq - 1 and p.payload_bytes <= 1 and not p.flags & (FLAG_SYN | FLAG_FIN):
+        # RFC 9293 section 3.8.4; Linux probes a zero window the same way.
+        if not (p.payload_bytes == 1 and end.unacked_first >= 0):
+            return KEEP_ALIVE
+    if length == 0:
+        return 0
+    if before(end.next_seq, p.seq):
+        found = PREVIOUS_NOT_CAPTURED
+        add_hole(pool, end, end.next_seq, p.seq, p.time_ns)
+    elif before(p.seq, end.next_seq):
+        found = late_segment(pool, c, end, p, stop)
+        end.ambiguous = True
+        end.ambiguous_until = end.next_seq if before(stop, end.next_seq) else stop
+    if before(end.next_seq, stop):
+        await_ack(pool, end, p.seq, stop, p.time_ns)
+        end.next_seq = stop
+    return found
+
+
+cdef uint8_t late_segment(
+    segment_pool *pool, connection *c, endpoint *end, const packet_record *p, uint32_t stop
+) noexcept nogil:
+    """Sent again, or only overtaken on the way?
+
+    Bytes seen before are a retransmission, always.  Bytes never seen are out of order when they come within
+    a round trip of the segment that overtook them: too soon for having been asked for.  (Wireshark goes by
+    that time alone, also for bytes it has seen.)
+    """
+    cdef int64_t overtaken_ns = fill_hole(pool, end, p.seq, stop)
+    cdef int64_t bound_ns = OUT_OF_ORDER_NS
+    if overtaken_ns < 0:
+        return RETRANSMISSION
+    if c.row.handshake_rtt_us == c.row.handshake_rtt_us:
+        bound_ns = <int64_t>(c.row.handshake_rtt_us * 1000)
+    return OUT_OF_ORDER if <int64_t>p.time_ns - overtaken_ns < bound_ns else RETRANSMISSION
+
+
+cdef void take_ack(segment_pool *pool, connection *c, int x, const packet_record *p) noexcept nogil:
+    """The segment acknowledges what y has sent up to p.ack."""
+    cdef endpoint *end = &c.ends[x]
+    cdef endpoint *peer = &c.ends[1 - x]
+    cdef int64_t sent_ns
+    cdef bint clean
+    if end.ack_seen and not before(end.acked, p.ack):
+        return
+    clean = not (peer.ambiguous and (not end.ack_seen or before(end.acked, peer.ambiguous_until)))
+    end.ack_seen = True
+    end.acked = p.ack
+    if peer.ambiguous and not before(p.ack, peer.ambiguous_until):
+        peer.ambiguous = False
+    if not peer.seen:
+        return
+    if before(peer.next_seq, p.ack):
+        peer.next_seq = p.ack  # "ACKed unseen segment": it was sent, and we did not see it
+        clean = False
+    sent_ns = take_acked(pool, peer, p.ack)
+    # Karn's rule (RFC 6298 section 3), for all that was under way when something was sent again or came late.
+    if sent_ns >= 0 and clean:
+        add_rtt(row_of(c, 1 - x), <int64_t>p.time_ns - sent_ns)
+    drop_holes_before(pool, peer, p.ack)
+    if peer.syn_seen and not peer.syn_acked and before(peer.initial_seq, p.ack):
+        peer.syn_acked = True
+        handshake_done(c, end, peer, p)
+    if peer.fin_seen and not peer.fin_acked and before(peer.fin_seq, p.ack):
+        peer.fin_acked = True
+
+
+cdef void handshake_done(connection *c, endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
+    """SYN to the ACK of the SYN-ACK, where neither was sent twice (Wireshark's "initial RTT")."""
+    if p.flags & FLAG_SYN or end != &c.ends[0]:
+        return
+    if end.syn_seen and end.syn_count == 1 and peer.syn_count == 1:
+        c.row.handshake_rtt_us = (<int64_t>p.time_ns - end.syn_ns) / 1000.0
+
+
+cdef void take_window(connection *c, endpoint *end, direction_row *d, const packet_record *p) noexcept nogil:
+    """RFC 7323 section 2: scaled when both SYNs offered it, never on a SYN itself; not known without both SYNs."""
+    cdef int shift = 0
+    cdef int64_t window_bytes
+    end.last_window = p.window
+    d.window = p.window
+    if p.flags & FLAG_RST:
+        return  # its window means nothing
+    if not p.flags & FLAG_SYN:
+        if not (c.ends[0].syn_seen and c.ends[1].syn_seen):
+            d.window_bytes = 0 if p.window == 0 else -1
+            if p.window == 0:
+                d.window_min_bytes = 0
+            return
+        if c.ends[0].scale_offered and c.ends[1].scale_offered:
+            shift = d.window_scale
+    window_bytes = <int64_t>p.window << shift
+    d.window_bytes = window_bytes
+    if d.window_min_bytes < 0 or window_bytes < d.window_min_bytes:
+        d.window_min_bytes = window_bytes
+    d.window_max_bytes = max(d.window_max_bytes, window_bytes)

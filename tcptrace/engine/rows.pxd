@@ -1,0 +1,111 @@
+# The table's rows.  direction_row, packet_brief and connection_row mirror tcptrace.model
+# (checked when engine.table is imported); what follows them in `connection` is the engine's own.
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    RECENT_PACKETS = 5
+
+cdef struct packet_brief:
+    int64_t time_ns
+    uint32_t seq
+    uint32_t ack
+    uint32_t payload_bytes
+    uint16_t window
+    uint16_t flags
+    uint16_t segments
+    uint8_t received
+    uint8_t analysis
+
+cdef struct direction_row:
+    int64_t packets
+    int64_t bytes
+    int64_t payload_bytes
+    double packets_per_s
+    double bytes_per_s
+    int64_t seq
+    int64_t ack
+    int64_t window
+    int64_t window_bytes
+    int64_t window_min_bytes
+    int64_t window_max_bytes
+    int64_t retransmissions
+    int64_t retransmitted_bytes
+    int64_t out_of_order
+    int64_t duplicate_acks
+    int64_t zero_windows
+    int64_t keep_alives
+    int64_t gaps
+    int64_t rtt_count
+    double rtt_last_us
+    double rtt_smoothed_us
+    double rtt_min_us
+    double rtt_max_us
+    double rtt_mean_us
+    double rtt_jitter_us
+    int32_t mss_bytes
+    int32_t window_scale
+    uint16_t flags_seen
+    int16_t ttl
+    int16_t traffic_class
+    uint8_t mac[6]
+
+cdef struct connection_row:
+    uint64_t id
+    int64_t start_ns
+    int64_t last_ns
+    double handshake_rtt_us
+    direction_row sent
+    direction_row received
+    packet_brief recent[RECENT_PACKETS]
+    uint64_t recent_total
+    uint8_t src_addr[16]
+    uint8_t dst_addr[16]
+    uint16_t src_port
+    uint16_t dst_port
+    int32_t vlan_id
+    uint8_t ip_version
+    uint8_t state
+    uint8_t src_state
+    uint8_t dst_state
+    uint8_t initiator_known
+    uint8_t near_end
+    uint8_t end_reason
+    uint8_t in_use
+    uint8_t changed
+
+# What one end has sent, as far as it was seen.  Sequence numbers are raw and wrap (RFC 9293 section 3.4).
+cdef struct endpoint:
+    uint32_t initial_seq    # of its SYN; valid with syn_seen
+    uint32_t next_seq       # after the highest byte seen; valid with seen
+    uint32_t acked          # the highest acknowledgment it sent; valid with ack_seen
+    uint32_t fin_seq        # of its FIN; valid with fin_seen
+    uint32_t ambiguous_until  # no RTT before the peer has acknowledged this; valid with ambiguous
+    int32_t unacked_first   # its segments the peer has not acknowledged yet, oldest first (engine.segments)
+    int32_t unacked_last
+    int32_t unacked_count
+    int32_t holes           # ranges below next_seq that were never seen
+    int32_t hole_count
+    int64_t syn_ns          # time of its SYN
+    int64_t previous_packets  # at the last interval
+    int64_t previous_bytes
+    uint16_t last_window    # as in the header
+    uint8_t syn_count       # how often its SYN was seen, up to 255
+    uint8_t seen
+    uint8_t ack_seen
+    uint8_t syn_seen
+    uint8_t scale_offered   # its SYN carried a window scale
+    uint8_t syn_acked       # the peer acknowledged its SYN
+    uint8_t fin_seen
+    uint8_t fin_acked
+    uint8_t closed_second   # it had received the peer's FIN when it sent its own
+    uint8_t ambiguous
+    uint8_t keep_alive_last  # its last segment was a keep-alive
+
+cdef struct connection:
+    connection_row row
+    endpoint ends[2]        # 0: src, 1: dst
+    uint64_t hash
+    int32_t newer           # the list of its kind by last activity; -1 at the end
+    int32_t older
+    uint8_t reset
+    uint8_t settled         # closed on both ends: in the list of closed connections

@@ -1,0 +1,399 @@
+"""The connection table: packets in, rows out.  Reads no clock and does no I/O.
+
+record -> flow_index (which connection) -> analysis (what it says) -> row
+"""
+
+from libc.math cimport NAN
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from tcptrace.engine.activity cimport activity_list, append, unlink
+from tcptrace.engine.analysis cimport analyse
+from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
+from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, direction_row, endpoint, packet_brief
+from tcptrace.engine.segments cimport clear_endpoint, release, segment_pool
+from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
+from tcptrace.records cimport (
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FLAG_ACK, FLAG_SYN, NOTE_ETHERNET, packet_record,
+)
+
+import numpy as np
+
+from tcptrace import model
+from tcptrace.records import PACKET_RECORD
+
+# Rows that ended and wait for take_ended(); process() and expire() stop when there is no more room.
+cdef int32_t ENDED_MAX = 1024
+# Segments waiting for an acknowledgment, all connections together: 24 bytes each.
+cdef int32_t SEGMENTS_MAX = 4_000_000
+
+# Indices of model.END_REASONS and bits that add up to those of model.NEAR_ENDS.
+cdef enum:
+    END_CLOSED = 1
+    END_RESET = 2
+    END_IDLE = 3
+    END_EVICTED = 4
+    END_REUSED = 5
+    NEAR_SRC = 1
+    NEAR_DST = 2
+
+
+def _check_layout():
+    """The C structs of engine.rows and bpf/records.h against the dtypes that Python goes by."""
+    cdef connection_row row
+    cdef direction_row direction
+    cdef packet_brief brief
+    cdef uint8_t *base = <uint8_t *>&row
+    offsets = {
+        "sent": <uint8_t *>&row.sent - base,
+        "received": <uint8_t *>&row.received - base,
+        "recent": <uint8_t *>&row.recent - base,
+        "recent_total": <uint8_t *>&row.recent_total - base,
+        "dst_addr": <uint8_t *>&row.dst_addr - base,
+        "vlan_id": <uint8_t *>&row.vlan_id - base,
+        "state": <uint8_t *>&row.state - base,
+        "near_end": <uint8_t *>&row.near_end - base,
+        "changed": <uint8_t *>&row.changed - base,
+    }
+    same = (
+        np.asarray(<direction_row[:1]>&direction).dtype == model.DIRECTION
+        and np.asarray(<packet_brief[:1]>&brief).dtype == model.PACKET_BRIEF
+        and model.CONNECTION.itemsize == sizeof(connection_row)
+        and all(model.CONNECTION.fields[name][1] == offset for name, offset in offsets.items())
+        and PACKET_RECORD.itemsize == sizeof(packet_record)
+    )
+    if not same:
+        raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")
+
+
+_check_layout()
+
+
+cdef class Table:
+    """Connections of one trace.
+
+    max_connections: rows; a further connection evicts the least recently active one.
+    idle_ns, closed_ns: how long after its last packet a connection leaves, open or closed on both ends.
+    seed: for the hash, so that remote hosts cannot choose colliding addresses.
+    """
+
+    cdef connection *rows
+    cdef object memory, row_view
+    cdef flow_index index
+    cdef segment_pool pool
+    cdef activity_list live, closed
+    cdef connection_row *ended_rows
+    cdef object ended_memory
+    cdef int32_t ended_count, max_connections, used, free_row
+    cdef int64_t idle_ns, closed_ns, refreshed_ns
+    cdef int64_t packets, bytes, payload_bytes, previous_packets, previous_bytes
+    cdef double packets_per_s, bytes_per_s
+    cdef int64_t evicted, connections
+    cdef uint64_t last_id
+    cdef int64_t by_state[16]
+
+    def __cinit__(self, int32_t max_connections, int64_t idle_ns, int64_t closed_ns, int64_t start_ns, uint64_t seed):
+        cdef uint64_t slots = 16
+        cdef uint8_t[::1] view
+        if max_connections < 1:
+            raise ValueError("max_connections must be at least 1")
+        while slots < 2 * <uint64_t>max_connections:
+            slots *= 2
+        self.index.slots = <uint64_t *>calloc(slots, sizeof(uint64_t))
+        if self.index.slots == NULL:
+            raise MemoryError
+        self.index.mask = slots - 1
+        self.index.seed = seed
+        # Pages of the table are only touched, and so only taken, as far as rows are used.
+        self.memory = np.zeros(max_connections * sizeof(connection), "u1")
+        view = self.memory
+        self.rows = <connection *>&view[0]
+        self.row_view = self.memory.view(_strided(model.CONNECTION, sizeof(connection)))
+        self.ended_memory = np.zeros(ENDED_MAX, model.CONNECTION)
+        view = self.ended_memory.view("u1")
+        self.ended_rows = <connection_row *>&view[0]
+        self.pool.limit = SEGMENTS_MAX
+        self.pool.free = -1
+        self.max_connections = max_connections
+        self.free_row = -1
+        self.live.newest = self.live.oldest = self.closed.newest = self.closed.oldest = -1
+        self.idle_ns = idle_ns
+        self.closed_ns = closed_ns
+        self.refreshed_ns = start_ns
+
+    def __dealloc__(self):
+        free(self.index.slots)
+        free(self.pool.items)
+
+    def process(self, records):
+        """Take PACKET_RECORD records in; how many were taken.
+
+        Fewer than all when connections that ended wait in take_ended(): fetch them and call again with the rest.
+        """
+        cdef const uint8_t[::1] view
+        cdef int64_t count = len(records), at = 0
+        if count == 0:
+            return 0
+        view = records.view("u1")
+        with nogil:
+            while at < count and self.ended_count < ENDED_MAX - 1:
+                self._packet(<const packet_record *>&view[0] + at)
+                at += 1
+        return at
+
+    cdef void _packet(self, const packet_record *p) noexcept nogil:
+        cdef uint64_t hash = hash_of(&self.index, p)
+        cdef int x = 0
+        cdef int32_t row = find(&self.index, self.rows, hash, p, &x)
+        cdef connection *c
+        if row >= 0 and starts_anew(&self.rows[row], x, p):
+            self._end(row, END_REUSED)
+            row = -1
+        if row < 0:
+            row = self._add(hash, p, &x)
+        c = &self.rows[row]
+        count_packet(c, x, p, analyse(&self.pool, c, x, p))
+        self.packets += p.segments
+        self.bytes += p.frame_bytes
+        self.payload_bytes += p.payload_bytes
+        self._now_newest(row)
+
+    cdef void _now_newest(self, int32_t row) noexcept nogil:
+        """To the front of the list it belongs to now."""
+        cdef connection *c = &self.rows[row]
+        unlink(&self.closed if c.settled else &self.live, self.rows, row)
+        c.settled = c.reset or (is_over(c.row.src_state) and is_over(c.row.dst_state))
+        append(&self.closed if c.settled else &self.live, self.rows, row)
+
+    cdef int32_t _add(self, uint64_t hash, const packet_record *p, int *x) noexcept nogil:
+        """A row for a connection that begins with p; x becomes which end sent it."""
+        cdef int32_t row = self.free_row
+        cdef connection *c
+        if row >= 0:
+            self.free_row = self.rows[row].older
+        elif self.used < self.max_connections:
+            row = self.used
+            self.used += 1
+        else:
+            row = self._evict()
+        c = &self.rows[row]
+        memset(c, 0, sizeof(connection))
+        self.last_id += 1
+        self.connections += 1
+        c.row.id = self.last_id
+        c.hash = hash
+        x[0] = begin(c, p)
+        append(&self.live, self.rows, row)
+        insert(&self.index, hash, row)
+        return row
+
+    cdef int32_t _evict(self) noexcept nogil:
+        """Free the row of the least recently active connection."""
+        cdef int32_t live = self.live.oldest, shut = self.closed.oldest, row = live
+        if live < 0 or (shut >= 0 and self.rows[shut].row.last_ns <= self.rows[live].row.last_ns):
+            row = shut
+        self.evicted += 1
+        self._end(row, END_EVICTED)
+        self.free_row = self.rows[row].older
+        return row
+
+    cdef void _end(self, int32_t row, uint8_t reason) noexcept nogil:
+        """The connection leaves the table; its row waits in ended_rows."""
+        cdef connection *c = &self.rows[row]
+        c.row.end_reason = reason
+        memcpy(&self.ended_rows[self.ended_count], &c.row, sizeof(connection_row))
+        self.ended_count += 1
+        self.connections -= 1
+        unlink(&self.closed if c.settled else &self.live, self.rows, row)
+        remove(&self.index, self.rows, row)
+        release(&self.pool, &c.ends[0])
+        release(&self.pool, &c.ends[1])
+        c.row.in_use = 0
+        c.older = self.free_row
+        self.free_row = row
+
+    def expire(self, int64_t now_ns):
+        """End what has been idle or closed for long enough; False if there is more, but take_ended() comes first."""
+        cdef bint room
+        with nogil:
+            room = self._expire(&self.closed, now_ns - self.closed_ns)
+            room = room and self._expire(&self.live, now_ns - self.idle_ns)
+        return room
+
+    cdef bint _expire(self, activity_list *by_activity, int64_t before_ns) noexcept nogil:
+        cdef int32_t row
+        while by_activity.oldest >= 0 and self.rows[by_activity.oldest].row.last_ns <= before_ns:
+            if self.ended_count >= ENDED_MAX - 1:
+                return False
+            row = by_activity.oldest
+            if not self.rows[row].settled:
+                self._end(row, END_IDLE)
+            else:
+                self._end(row, END_RESET if self.rows[row].reset else END_CLOSED)
+        return True
+
+    def take_ended(self):
+        """Rows (a copy) of the connections that left since the last call."""
+        taken = self.ended_memory[: self.ended_count].copy()
+        self.ended_count = 0
+        return taken
+
+    def refresh(self, int64_t now_ns):
+        """Work out the rates since the last refresh, and the totals; seconds they are over."""
+        cdef double seconds = max((now_ns - self.refreshed_ns) / 1e9, 1e-9)
+        cdef connection *c
+        cdef int32_t row
+        with nogil:
+            memset(self.by_state, 0, sizeof(self.by_state))
+            for row in range(self.used):
+                c = &self.rows[row]
+                if not c.row.in_use:
+                    continue
+                self.by_state[c.row.state] += 1
+                if c.row.changed or c.row.sent.packets_per_s > 0 or c.row.received.packets_per_s > 0:
+                    refresh_rate(&c.row.sent, &c.ends[0], seconds)
+                    refresh_rate(&c.row.received, &c.ends[1], seconds)
+        self.packets_per_s = (self.packets - self.previous_packets) / seconds
+        self.bytes_per_s = (self.bytes - self.previous_bytes) / seconds
+        self.previous_packets = self.packets
+        self.previous_bytes = self.bytes
+        self.refreshed_ns = now_ns
+        return seconds
+
+    def rows_view(self):
+        """All rows ever used (model.CONNECTION, not a copy), those with in_use == 0 included."""
+        return self.row_view[: self.used]
+
+    def clear_changed(self):
+        """The interval is over: `changed` begins anew."""
+        self.row_view["changed"][: self.used] = 0
+
+    def totals(self):
+        """The trace so far (model.Totals); what only the source knows is left to the caller."""
+        states = {model.STATES[i] or "unknown": self.by_state[i] for i in range(STATES) if self.by_state[i]}
+        return model.Totals(
+            packets=self.packets,
+            bytes=self.bytes,
+            payload_bytes=self.payload_bytes,
+            packets_per_s=self.packets_per_s,
+            bytes_per_s=self.bytes_per_s,
+            connections=self.connections,
+            connections_total=self.last_id,
+            connections_by_state=states,
+            evicted=self.evicted,
+            rtt_samples_dropped=self.pool.dropped,
+        )
+
+
+def _strided(dtype, itemsize):
+    """`dtype` as the beginning of larger items."""
+    names = list(dtype.names)
+    return np.dtype({
+        "names": names,
+        "formats": [dtype.fields[name][0] for name in names],
+        "offsets": [dtype.fields[name][1] for name in names],
+        "itemsize": itemsize,
+    })
+
+
+cdef inline bint is_over(uint8_t state) noexcept nogil:
+    return state == STATE_TIME_WAIT or state == STATE_CLOSED
+
+
+cdef inline bint starts_anew(const connection *c, int x, const packet_record *p) noexcept nogil:
+    """A SYN that does not belong to this connection: the same ports are used again."""
+    cdef const endpoint *end = &c.ends[x]
+    cdef const endpoint *peer = &c.ends[1 - x]
+    if p.flags & (FLAG_SYN | FLAG_ACK) != FLAG_SYN:
+        return False
+    if end.syn_seen:
+        return p.seq != end.initial_seq
+    # Both ends may open at the same time (RFC 9293 section 3.5): then the other has sent nothing but its SYN.
+    return end.seen or c.settled or not peer.syn_seen or peer.ack_seen
+
+
+cdef void begin_direction(direction_row *d, endpoint *end) noexcept nogil:
+    """Nothing is known yet."""
+    d.seq = d.ack = d.window = d.window_bytes = d.window_min_bytes = d.window_max_bytes = -1
+    d.rtt_last_us = d.rtt_smoothed_us = d.rtt_min_us = d.rtt_max_us = d.rtt_mean_us = d.rtt_jitter_us = NAN
+    d.mss_bytes = d.window_scale = -1
+    d.ttl = d.traffic_class = -1
+    clear_endpoint(end)
+
+
+cdef int begin(connection *c, const packet_record *p) noexcept nogil:
+    """A new row from its first packet; which end sent that: 0 if src.
+
+    A SYN says who opened the connection.  Without one, the lower port is taken for the server's.
+    """
+    cdef int x = 0
+    cdef connection_row *r = &c.row
+    r.in_use = 1
+    r.start_ns = p.time_ns
+    r.handshake_rtt_us = NAN
+    r.ip_version = p.ip_version
+    r.vlan_id = -1
+    begin_direction(&r.sent, &c.ends[0])
+    begin_direction(&r.received, &c.ends[1])
+    if p.flags & FLAG_SYN:
+        r.initiator_known = 1
+        x = 1 if p.flags & FLAG_ACK else 0
+    else:
+        x = 1 if p.src_port < p.dst_port else 0
+    if x == 0:
+        memcpy(r.src_addr, p.src_addr, 16)
+        memcpy(r.dst_addr, p.dst_addr, 16)
+        r.src_port, r.dst_port = p.src_port, p.dst_port
+    else:
+        memcpy(r.src_addr, p.dst_addr, 16)
+        memcpy(r.dst_addr, p.src_addr, 16)
+        r.src_port, r.dst_port = p.dst_port, p.src_port
+    return x
+
+
+cdef void count_packet(connection *c, int x, const packet_record *p, uint8_t found) noexcept nogil:
+    """What every packet adds to its row, whatever the analysis found."""
+    cdef direction_row *d = &c.row.sent if x == 0 else &c.row.received
+    d.packets += p.segments
+    d.bytes += p.frame_bytes
+    d.payload_bytes += p.payload_bytes
+    d.seq = p.seq
+    if p.flags & FLAG_ACK:
+        d.ack = p.ack
+    d.flags_seen |= p.flags
+    d.ttl = p.ttl
+    d.traffic_class = p.traffic_class
+    if p.note & NOTE_ETHERNET:
+        memcpy(d.mac, p.src_mac, 6)
+    if p.vlan_count > 0:
+        c.row.vlan_id = p.vlan_outer & 0xfff
+    if p.direction == DIRECTION_EGRESS:
+        c.row.near_end |= NEAR_SRC if x == 0 else NEAR_DST
+    elif p.direction == DIRECTION_INGRESS:
+        c.row.near_end |= NEAR_DST if x == 0 else NEAR_SRC
+    c.row.last_ns = p.time_ns
+    c.row.changed = 1
+    remember(c, x, p, found)
+
+
+cdef inline void remember(connection *c, int x, const packet_record *p, uint8_t found) noexcept nogil:
+    """The last few packets, as a ring."""
+    cdef packet_brief *brief = &c.row.recent[c.row.recent_total % RECENT_PACKETS]
+    c.row.recent_total += 1
+    brief.time_ns = p.time_ns
+    brief.seq = p.seq
+    brief.ack = p.ack
+    brief.payload_bytes = p.payload_bytes
+    brief.window = p.window
+    brief.flags = p.flags
+    brief.segments = p.segments
+    brief.received = x
+    brief.analysis = found
+
+
+cdef inline void refresh_rate(direction_row *d, endpoint *end, double seconds) noexcept nogil:
+    d.packets_per_s = (d.packets - end.previous_packets) / seconds
+    d.bytes_per_s = (d.bytes - end.previous_bytes) / seconds
+    end.previous_packets = d.packets
+    end.previous_bytes = d.bytes

@@ -1,0 +1,50 @@
+# bpf/records.h as Cython needs to know it: names only, layout and values are the header's.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "records.h" nogil:
+    enum: BATCH_RECORDS
+    enum: COUNTERS
+    enum: SACK_BLOCKS
+
+    enum: DIRECTION_INGRESS
+    enum: DIRECTION_EGRESS
+
+    enum: FLAG_FIN
+    enum: FLAG_SYN
+    enum: FLAG_RST
+    enum: FLAG_ACK
+
+    enum: OPTION_MSS
+    enum: OPTION_WINDOW_SCALE
+
+    enum: NOTE_ETHERNET
+
+    struct packet_record:
+        uint64_t time_ns
+        uint8_t src_addr[16]
+        uint8_t dst_addr[16]
+        uint32_t seq
+        uint32_t ack
+        uint32_t payload_bytes
+        uint32_t frame_bytes
+        uint16_t src_port
+        uint16_t dst_port
+        uint16_t window
+        uint16_t flags
+        uint16_t segments
+        uint16_t mss
+        uint16_t vlan_outer
+        uint8_t direction
+        uint8_t ip_version
+        uint8_t ttl
+        uint8_t traffic_class
+        uint8_t options
+        uint8_t window_scale
+        uint8_t src_mac[6]
+        uint8_t vlan_count
+        uint8_t note
+
+    struct batch_header:
+        uint64_t time_ns
+        uint32_t count
+        uint64_t counters[16]

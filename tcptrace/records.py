@@ -1,0 +1,98 @@
+"""The input contract: numpy dtypes that mirror bpf/records.h.
+
+The C header is the definition; `tests/unit/test_records.py` holds these against what a
+compiler makes of it, and the compiled ring reader refuses to load when the sizes differ.
+"""
+
+from typing import Final
+
+import numpy as np
+
+SACK_BLOCKS: Final = 3
+
+PACKET_RECORD: Final = np.dtype(
+    [
+        ("time_ns", "u8"),
+        ("src_addr", "u1", 16),
+        ("dst_addr", "u1", 16),
+        ("seq", "u4"),
+        ("ack", "u4"),
+        ("payload_bytes", "u4"),
+        ("frame_bytes", "u4"),
+        ("src_port", "u2"),
+        ("dst_port", "u2"),
+        ("window", "u2"),
+        ("flags", "u2"),
+        ("segments", "u2"),
+        ("ip_id", "u2"),
+        ("mss", "u2"),
+        ("vlan_outer", "u2"),
+        ("vlan_inner", "u2"),
+        ("direction", "u1"),
+        ("ip_version", "u1"),
+        ("ttl", "u1"),
+        ("traffic_class", "u1"),
+        ("options", "u1"),
+        ("window_scale", "u1"),
+        ("ts_value", "u4"),
+        ("ts_echo", "u4"),
+        ("sack_left", "u4", SACK_BLOCKS),
+        ("sack_right", "u4", SACK_BLOCKS),
+        ("src_mac", "u1", 6),
+        ("dst_mac", "u1", 6),
+        ("sack_count", "u1"),
+        ("vlan_count", "u1"),
+        ("tcp_header_bytes", "u1"),
+        ("note", "u1"),
+    ]
+)
+"""struct packet_record: one TCP segment, or one super-packet of `segments` segments."""
+
+DIRECTION_INGRESS: Final = 0
+DIRECTION_EGRESS: Final = 1
+DIRECTION_UNKNOWN: Final = 2
+
+FLAG_FIN: Final = 0x001
+FLAG_SYN: Final = 0x002
+FLAG_RST: Final = 0x004
+FLAG_PSH: Final = 0x008
+FLAG_ACK: Final = 0x010
+FLAG_URG: Final = 0x020
+FLAG_ECE: Final = 0x040
+FLAG_CWR: Final = 0x080
+FLAG_AE: Final = 0x100
+
+FLAG_NAMES: Final = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE")
+"""Index is the bit (RFC 9293 section 3.1; AE is RFC 9768's)."""
+
+OPTION_MSS: Final = 0x01
+OPTION_WINDOW_SCALE: Final = 0x02
+OPTION_SACK_PERMITTED: Final = 0x04
+OPTION_SACK: Final = 0x08
+OPTION_TIMESTAMPS: Final = 0x10
+OPTION_FAST_OPEN: Final = 0x20
+OPTION_OTHER: Final = 0x40
+OPTION_MALFORMED: Final = 0x80
+
+NOTE_FIRST_FRAGMENT: Final = 0x01
+NOTE_ETHERNET: Final = 0x02
+
+COUNTERS: Final = (
+    "tcp",
+    "not_tcp",
+    "fragment",
+    "malformed_link",
+    "malformed_ipv4",
+    "malformed_ipv6",
+    "malformed_ipv6_extension",
+    "malformed_tcp",
+    "too_deep",
+    "frames",
+    "filtered",
+    "filter_out_of_reach",
+    "merged",
+    "records",
+    "records_lost",
+    "nested",
+)
+"""Names of enum counter, in its order."""

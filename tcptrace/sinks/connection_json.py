@@ -1,0 +1,166 @@
+"""Connection rows as flat JSON objects: the `connection` event of schema.json."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from tcptrace.model import (
+    ANALYSIS,
+    END_REASONS,
+    NEAR_ENDS,
+    RECENT_PACKETS,
+    SCHEMA_VERSION,
+    STATES,
+    Rows,
+    TraceInfo,
+)
+from tcptrace.sinks import bulk, human
+
+Columns = dict[str, list[Any]]
+
+_DIRECTION_INTEGERS: Final = (
+    "packets",
+    "bytes",
+    "payload_bytes",
+    "seq",
+    "ack",
+    "window",
+    "window_bytes",
+    "window_min_bytes",
+    "window_max_bytes",
+    "window_scale",
+    "mss_bytes",
+    "retransmissions",
+    "retransmitted_bytes",
+    "out_of_order",
+    "duplicate_acks",
+    "zero_windows",
+    "keep_alives",
+    "gaps",
+    "rtt_count",
+    "ttl",
+)
+"""Names, the same in the output and in model.DIRECTION."""
+
+_DIRECTION_FLOATS: Final = {
+    "bytes_per_s": "bytes_per_s",
+    "packets_per_s": "packets_per_s",
+    "rtt_us": "rtt_last_us",
+    "rtt_smoothed_us": "rtt_smoothed_us",
+    "rtt_min_us": "rtt_min_us",
+    "rtt_max_us": "rtt_max_us",
+    "rtt_mean_us": "rtt_mean_us",
+    "rtt_jitter_us": "rtt_jitter_us",
+}
+"""Name in the output: name in model.DIRECTION."""
+
+
+def connection_events(
+    rows: Rows, time: str, info: TraceInfo, *, final: bool, end_reason: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """One object a row, all with the same names in the same order.
+
+    `time` is RFC 3339; `final` says that the rows' connections have ended; `end_reason` replaces the rows' own.
+    """
+    size = len(rows)
+    reasons = [end_reason] * size if end_reason else bulk.names(rows["end_reason"], END_REASONS)
+    columns: Columns = {
+        "event": ["connection"] * size,
+        "schema_version": [SCHEMA_VERSION] * size,
+        "time": [time] * size,
+        "final": [final] * size,
+        "end_reason": reasons,
+        "interface": [info.interface] * size,
+    }
+    columns |= _identity(rows)
+    columns |= _life(rows, info)
+    for name in ("sent", "received"):
+        columns |= _direction(rows, name, info)
+    columns["last_packets"] = _last_packets(rows)
+    keys = tuple(columns)
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(keys, values, strict=True))
+
+
+def _identity(rows: Rows) -> Columns:
+    versions = rows["ip_version"].tolist()
+    src, dst = bulk.packed(rows["src_addr"]), bulk.packed(rows["dst_addr"])
+    src_ports, dst_ports = rows["src_port"].tolist(), rows["dst_port"].tolist()
+    initiator_known = rows["initiator_known"].astype(bool).tolist()
+    return {
+        "connection_id": rows["id"].tolist(),
+        "community_id": list(map(human.community_id, src, src_ports, dst, dst_ports, versions)),
+        "src_ip": bulk.addresses(src, versions),
+        "src_port": src_ports,
+        "dst_ip": bulk.addresses(dst, versions),
+        "dst_port": dst_ports,
+        "ip_version": versions,
+        "vlan_id": bulk.integers(rows["vlan_id"]),
+        "service": list(map(_service, src_ports, dst_ports, initiator_known)),
+        "initiator_known": initiator_known,
+        "near_end": bulk.names(rows["near_end"], NEAR_ENDS),
+    }
+
+
+def _service(src_port: int, dst_port: int, initiator_known: bool) -> str | None:
+    name = human.service(dst_port)
+    return human.service(src_port) if name is None and not initiator_known else name
+
+
+def _life(rows: Rows, info: TraceInfo) -> Columns:
+    return {
+        "state": bulk.names(rows["state"], STATES),
+        "src_state": bulk.names(rows["src_state"], STATES),
+        "dst_state": bulk.names(rows["dst_state"], STATES),
+        "start_time": [human.rfc3339(info.clock.wall_ns(ns)) for ns in rows["start_ns"].tolist()],
+        "last_time": [human.rfc3339(info.clock.wall_ns(ns)) for ns in rows["last_ns"].tolist()],
+        "duration_s": ((rows["last_ns"] - rows["start_ns"]) / 1e9).tolist(),
+        "handshake_rtt_us": bulk.floats(rows["handshake_rtt_us"]),
+    }
+
+
+def _direction(rows: Rows, name: str, info: TraceInfo) -> Columns:
+    side = rows[name]
+    columns: Columns = {key: bulk.integers(side[key]) for key in _DIRECTION_INTEGERS}
+    columns |= {key: bulk.floats(side[source]) for key, source in _DIRECTION_FLOATS.items()}
+    columns["average_bytes_per_s"] = _averages(rows, name)
+    columns["flags_seen"] = list(map(human.flags_words, side["flags_seen"].tolist()))
+    traffic_class = side["traffic_class"]
+    columns["dscp"] = bulk.integers(traffic_class >> 2)
+    columns["ecn"] = bulk.integers(np.where(traffic_class < 0, -1, traffic_class & 3))
+    seen = (side["packets"] > 0) & (info.link == "ethernet")
+    columns["mac"] = bulk.where(seen, list(map(human.mac, bulk.packed(side["mac"]))))
+    return {f"{name}_{key}": values for key, values in columns.items()}
+
+
+def _averages(rows: Rows, direction: str) -> list[float | None]:
+    """Bytes a second over the connection's duration; not known while that is 0."""
+    elapsed_ns = rows["last_ns"] - rows["start_ns"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return bulk.floats(rows[direction]["bytes"] * 1e9 / np.where(elapsed_ns > 0, elapsed_ns, np.nan))
+
+
+def _last_packets(rows: Rows) -> list[list[str]]:
+    starts, totals = rows["start_ns"].tolist(), rows["recent_total"].tolist()
+    return list(map(_ring, rows["recent"].tolist(), totals, starts))
+
+
+def _ring(recent: list[tuple[int, ...]], total: int, start_ns: int) -> list[str]:
+    """The ring's packets, oldest first."""
+    first = max(0, total - RECENT_PACKETS)
+    return [_brief(recent[index % RECENT_PACKETS], start_ns) for index in range(first, total)]
+
+
+def _brief(packet: tuple[int, ...], start_ns: int) -> str:
+    """One of model.PACKET_BRIEF: +0.000123 sent [P.] seq 1 ack 1 win 502 len 10 retransmission."""
+    time_ns, seq, ack, payload_bytes, window, flags, segments, received, analysis = packet
+    text = (
+        f"{(time_ns - start_ns) / 1e9:+.6f} {'received' if received else 'sent'} {human.flags_short(flags)}"
+        f" seq {seq} ack {ack} win {window} len {payload_bytes}"
+    )
+    if segments > 1:
+        text += f" ×{segments}"
+    if analysis:
+        text += "".join(f" {name}" for bit, name in enumerate(ANALYSIS) if analysis >> bit & 1)
+    return text

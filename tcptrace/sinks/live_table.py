@@ -1,0 +1,105 @@
+"""The table on a terminal: redrawn in place at each interval, on the alternate screen."""
+
+import os
+from typing import IO, Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from tcptrace.model import Rows, TraceInfo, View
+from tcptrace.sinks import order, screen
+from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.plain_table import console_for, print_lines
+from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
+
+_AROUND: Final = 2
+"""Lines that are neither header nor row: the empty one between them and the headings."""
+
+
+def is_usable(stream: IO[str]) -> bool:
+    """Whether `stream` is a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+class LiveTable:
+    """The live table.  `close` (or `restore`, after an error) gives the terminal back; both may be called twice."""
+
+    wants_packets = False
+
+    def __init__(
+        self,
+        stream: IO[str],
+        *,
+        sort: str = "rate",
+        color: bool = True,
+        summary_rows: int = SUMMARY_ROWS,
+        console: Console | None = None,
+    ) -> None:
+        self._console = console or console_for(stream, color=color)
+        self._sort = sort
+        self._summary = Summary(sort, summary_rows)
+        self._elapsed = Elapsed()
+        self._widths = screen.Widths()
+        self._info: TraceInfo | None = None
+        self._live: Live | None = None
+        self._closed = False
+
+    def open(self, info: TraceInfo) -> None:
+        """Takes the screen."""
+        self._info = info
+        first = Group(screen.title(info, 0.0, 0.0, self._console.width), Text(), screen.waiting(info))
+        self._live = Live(
+            first,
+            console=self._console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start(refresh=True)
+
+    def packets(self, records: object) -> None:
+        """Not asked for."""
+
+    def ended(self, rows: Rows) -> None:
+        """Remembers them for the summary."""
+        self._summary.ended(rows)
+
+    def update(self, view: View) -> None:
+        """Draws the screen anew, in the size that the terminal has now."""
+        if self._live is None or self._info is None:
+            return
+        try:
+            self._live.update(Group(*self._lines(self._info, view)), refresh=True)
+        except BaseException:
+            self.restore()
+            raise
+
+    def _lines(self, info: TraceInfo, view: View) -> list[Text]:
+        width, height = self._console.size
+        lines = screen.header(info, screen.Figures(view.totals, self._elapsed.seconds(view), view.cpu_percent), width)
+        table = view.table()
+        room = max(1, height - len(lines) - _AROUND)
+        in_use = view.totals.connections
+        best = order.top(table, self._sort, room if in_use <= room else max(1, room - 1))
+        if not best.size:
+            return [*lines, Text(), screen.waiting(info)]
+        rows = table[best]
+        layout = self._widths.layout(rows, width)
+        return [*lines, Text(), *screen.table(rows, layout, in_use - len(rows), width)]
+
+    def restore(self) -> None:
+        """Gives back the normal screen and the cursor."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def close(self, view: View) -> None:
+        """Restores the terminal, then prints the summary on it."""
+        self.restore()
+        if self._closed or self._info is None:
+            return
+        self._closed = True
+        lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), self._console.width)
+        print_lines(self._console, lines)

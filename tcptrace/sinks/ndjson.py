@@ -1,0 +1,137 @@
+"""Newline-delimited JSON: one flat object a line, described by schema.json beside this file."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from importlib import resources
+from typing import IO, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcptrace.model import SCHEMA_VERSION, STATES, Rows, TraceInfo, View
+from tcptrace.records import COUNTERS
+from tcptrace.sinks import human
+from tcptrace.sinks.connection_json import connection_events
+from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.packet_json import packet_events
+
+BATCH_LINES: Final = 512
+"""Lines made, written and flushed at a time: bounds the memory that a large table takes."""
+
+_COUNTER_NAMES: Final = {name: "fragments" if name == "fragment" else name for name in COUNTERS}
+_TRACE_END: Final = "trace_end"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of every line."""
+    text = resources.files("tcptrace.sinks").joinpath("schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+class Ndjson:
+    """The --json output.  `packets` adds an event for every packet; `now_ns` is UTC, for the first line only."""
+
+    def __init__(
+        self, stream: IO[str] | IO[bytes], *, packets: bool = False, now_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.wants_packets = packets
+        self._stream: IO[Any] = stream
+        self._as_text = hasattr(stream, "encoding")
+        self._now_ns = now_ns
+        self._encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+        self._elapsed = Elapsed()
+        self._last_ns = 0
+        self._info: TraceInfo | None = None
+        self._closed = False
+
+    def open(self, info: TraceInfo) -> None:
+        """Writes the `start` event: whoever reads it knows that tracing has begun."""
+        self._info = info
+        started = {
+            "event": "start",
+            "schema_version": SCHEMA_VERSION,
+            "time": human.rfc3339(self._now_ns()),
+            "version": info.version,
+            "interface": info.interface,
+            "hook": info.hook,
+            "filter": info.filter,
+            "link": info.link,
+        }
+        self._write([started])
+
+    def packets(self, records: npt.NDArray[Any]) -> None:
+        """One `packet` event a record."""
+        for start in range(0, len(records), BATCH_LINES):
+            self._write(packet_events(records[start : start + BATCH_LINES], self._opened()))
+
+    def ended(self, rows: Rows) -> None:
+        """The final line of connections that left the table."""
+        if len(rows):
+            self._last_ns = max(self._last_ns, int(rows["last_ns"].max()))
+        self._connections(rows, np.arange(len(rows)), final=True)
+
+    def update(self, view: View) -> None:
+        """A line for each connection that had a packet since the last interval."""
+        self._elapsed.seconds(view)
+        self._last_ns = max(self._last_ns, view.time_ns)
+        table = view.table()
+        self._connections(table, np.flatnonzero((table["in_use"] != 0) & (table["changed"] != 0)), final=False)
+
+    def close(self, view: View) -> None:
+        """The final line of every connection still in the table, then the summary."""
+        if self._closed:
+            return
+        self._closed = True
+        self._last_ns = max(self._last_ns, view.time_ns)
+        table = view.table()
+        self._connections(table, np.flatnonzero(table["in_use"]), final=True, end_reason=_TRACE_END)
+        self._write([self._summary(view)])
+
+    def _opened(self) -> TraceInfo:
+        if self._info is None:
+            raise RuntimeError("open() comes first")
+        return self._info
+
+    def _time(self) -> str:
+        """Now, as far as the trace has got."""
+        return human.rfc3339(self._opened().clock.wall_ns(self._last_ns))
+
+    def _connections(
+        self, table: Rows, indices: npt.NDArray[np.intp], *, final: bool, end_reason: str | None = None
+    ) -> None:
+        for start in range(0, len(indices), BATCH_LINES):
+            rows = table[indices[start : start + BATCH_LINES]]
+            events = connection_events(rows, self._time(), self._opened(), final=final, end_reason=end_reason)
+            self._write(events)
+
+    def _summary(self, view: View) -> dict[str, Any]:
+        info, totals = self._opened(), view.totals
+        event: dict[str, Any] = {
+            "event": "summary",
+            "schema_version": SCHEMA_VERSION,
+            "time": self._time(),
+            "interface": info.interface,
+            "duration_s": self._elapsed.seconds(view),
+            "packets": totals.packets,
+            "bytes": totals.bytes,
+            "payload_bytes": totals.payload_bytes,
+            "connections": totals.connections,
+            "connections_total": totals.connections_total,
+            "evicted": totals.evicted,
+            "rtt_samples_dropped": totals.rtt_samples_dropped,
+            "perf_lost_samples": totals.perf_lost_samples,
+            "unordered": totals.unordered,
+        }
+        event |= {name: totals.counters.get(counter) for counter, name in _COUNTER_NAMES.items()}
+        for state in STATES:
+            if state:
+                name = state.lower().replace("-", "_")
+                event[f"connections_{name}"] = totals.connections_by_state.get(state, 0)
+        return event
+
+    def _write(self, events: Iterable[dict[str, Any]]) -> None:
+        text = "".join([f"{self._encode(event)}\n" for event in events])
+        self._stream.write(text if self._as_text else text.encode("ascii"))
+        self._stream.flush()

@@ -1,0 +1,98 @@
+"""Which connections a table shows, and in which order.
+
+The cost is a few passes over one or two fields of the table; only what is shown is sorted.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcptrace.model import Rows
+
+Key = npt.NDArray[Any]
+Indices = npt.NDArray[np.intp]
+
+
+def _descending(values: Key) -> Key:
+    """A key that puts the largest first and unknown (NaN) last."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return np.where(np.isnan(numbers), np.inf, -numbers)
+
+
+def _both_known(rows: Rows, name: str) -> Key:
+    """The sum of both directions; a direction that is not known adds nothing, two make NaN."""
+    sent, received = rows["sent"][name].copy(), rows["received"][name].copy()  # rows are far apart: read them once
+    return np.where(np.isnan(sent), received, np.where(np.isnan(received), sent, sent + received))
+
+
+def _both_counted(rows: Rows, name: str) -> Key:
+    both: Key = rows["sent"][name] + rows["received"][name]
+    return both
+
+
+def round_trip_us(rows: Rows) -> Key:
+    """The RTT a table shows: of the data sent, else of the handshake, else NaN."""
+    smoothed = rows["sent"]["rtt_smoothed_us"].copy()
+    shown: Key = np.where(np.isnan(smoothed), rows["handshake_rtt_us"], smoothed)
+    return shown
+
+
+def _address_keys(rows: Rows, end: str) -> list[Key]:
+    """Address (as two big-endian halves), then port."""
+    halves = np.ascontiguousarray(rows[f"{end}_addr"]).view(">u8").astype(np.uint64)
+    return [halves[:, 0], halves[:, 1], rows[f"{end}_port"]]
+
+
+def _state_key(rows: Rows) -> list[Key]:
+    """In the order of a connection's life; not known (0) last."""
+    state = rows["state"].astype(np.int16)
+    return [np.where(state == 0, np.iinfo(np.int16).max, state)]
+
+
+_KEYS: Final[dict[str, Callable[[Rows], Sequence[Key]]]] = {
+    "rate": lambda rows: [_descending(_both_known(rows, "bytes_per_s"))],
+    "bytes": lambda rows: [-_both_counted(rows, "bytes")],
+    "packets": lambda rows: [-_both_counted(rows, "packets")],
+    "rtt": lambda rows: [_descending(round_trip_us(rows))],
+    "retransmissions": lambda rows: [-_both_counted(rows, "retransmissions")],
+    "duration": lambda rows: [rows["start_ns"] - rows["last_ns"]],
+    "start": lambda rows: [-rows["start_ns"]],
+    "state": _state_key,
+    "src": lambda rows: _address_keys(rows, "src"),
+    "dst": lambda rows: _address_keys(rows, "dst"),
+    "port": lambda rows: [rows["dst_port"]],
+}
+"""Smallest comes first: amounts are negated."""
+
+SORT_KEYS: Final = tuple(_KEYS)
+"""Amounts largest first, `start` newest first, addresses, ports and states ascending."""
+
+
+def top(table: Rows, key: str, limit: int) -> Indices:
+    """Indices of the first `limit` rows by `key`, in order; ties by id, unknown last, empty rows passed over."""
+    candidates = np.flatnonzero(table["in_use"].copy())
+    if limit <= 0 or candidates.size == 0:
+        return candidates[:0]
+    keys = [values[candidates] for values in (*_KEYS[key](table), table["id"])]
+    chosen = _smallest(keys, min(limit, candidates.size))
+    in_order = np.lexsort([values[chosen] for values in reversed(keys)])
+    return candidates[chosen[in_order]]
+
+
+def _smallest(keys: Sequence[Key], wanted: int) -> Indices:
+    """Indices of the `wanted` smallest by the first key, ties by the next and so on; not in order."""
+    left = np.arange(len(keys[0]))
+    settled = []
+    for values in keys:
+        if left.size <= wanted:
+            break
+        mine = values[left]
+        border = np.partition(mine, wanted - 1)[wanted - 1]
+        below = left[mine < border]
+        settled.append(below)
+        wanted -= below.size
+        left = left[mine == border]
+    settled.append(left[:wanted])
+    return np.concatenate(settled)

@@ -1,0 +1,97 @@
+"""Tables without a terminal: one printed at each interval, and the summary at the end."""
+
+from typing import IO, Final
+
+from rich.console import Console
+from rich.text import Text
+
+from tcptrace.model import Rows, TraceInfo, View
+from tcptrace.sinks import order, screen
+from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
+
+PLAIN_ROWS: Final = 20
+
+
+def console_for(stream: IO[str], *, color: bool, width: int | None = None, height: int | None = None) -> Console:
+    """A Rich console on `stream`; the size is the terminal's unless given, NO_COLOR is Rich's own matter."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")  # an arrow that the terminal's encoding lacks is a ?, not the end
+    return Console(
+        file=stream,
+        no_color=None if color else True,
+        width=width,
+        height=height,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+
+
+def print_lines(console: Console, lines: list[Text]) -> None:
+    """Each as it is: no wrapping, no spaces at the end."""
+    for line in lines:
+        line.rstrip()
+    console.print(Text("\n").join(lines), soft_wrap=True)
+    console.file.flush()
+
+
+class PlainTable:
+    """The table for a file or a pipe.  `width` in characters is the terminal's, or 80, unless given."""
+
+    wants_packets = False
+
+    def __init__(
+        self,
+        stream: IO[str],
+        *,
+        sort: str = "rate",
+        color: bool = True,
+        rows: int = PLAIN_ROWS,
+        summary_rows: int = SUMMARY_ROWS,
+        width: int | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self._console = console or console_for(stream, color=color, width=width)
+        self._sort = sort
+        self._rows = rows
+        self._summary = Summary(sort, summary_rows)
+        self._elapsed = Elapsed()
+        self._widths = screen.Widths()
+        self._info: TraceInfo | None = None
+        self._closed = False
+
+    def open(self, info: TraceInfo) -> None:
+        """Says what it waits for."""
+        self._info = info
+        print_lines(self._console, [screen.waiting(info)])
+
+    def packets(self, records: object) -> None:
+        """Not asked for."""
+
+    def ended(self, rows: Rows) -> None:
+        """Remembers them for the summary."""
+        self._summary.ended(rows)
+
+    def update(self, view: View) -> None:
+        """One header and table; nothing while there is no connection."""
+        elapsed_s = self._elapsed.seconds(view)
+        table = view.table()
+        rows = table[order.top(table, self._sort, self._rows)]
+        if not len(rows) or self._info is None:
+            return
+        width = self._console.width
+        lines = screen.header(self._info, screen.Figures(view.totals, elapsed_s, view.cpu_percent), width)
+        layout = self._widths.layout(rows, width)
+        lines += [Text(), *screen.table(rows, layout, view.totals.connections - len(rows), width)]
+        print_lines(self._console, [Text(), *lines])
+
+    def close(self, view: View) -> None:
+        """The summary."""
+        if self._closed or self._info is None:
+            return
+        self._closed = True
+        lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), self._console.width)
+        print_lines(self._console, [Text(), *lines])

@@ -1,0 +1,124 @@
+"""bcc: found, told where our own headers are, and asked to compile and load.
+
+bcc is a package of the system, not of PyPI (the library of that name there is something else),
+so it is looked for in the system's own folders, for that one name.
+"""
+
+import contextlib
+import glob
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tcptrace.errors import MissingFeatureError, NotPermittedError, TcptraceError
+
+# Debian and Ubuntu; Fedora, Arch and openSUSE keep it beside their own Python's packages.
+SYSTEM_FOLDERS: Final = (
+    "/usr/lib/python3/dist-packages",
+    "/usr/lib/python3*/site-packages",
+    "/usr/local/lib/python3*/dist-packages",
+    "/usr/local/lib/python3*/site-packages",
+)
+INSTALL_HINT: Final = (
+    "install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE) or python-bcc (Arch); not from PyPI"
+)
+
+
+def import_bcc() -> Any:
+    """The system's bcc module.
+
+    Raises MissingFeatureError when there is none, or when it does not import.
+    """
+    if "bcc" in sys.modules:
+        return sys.modules["bcc"]
+    folders = [folder for pattern in SYSTEM_FOLDERS for folder in sorted(glob.glob(pattern), reverse=True)]
+    spec = importlib.machinery.PathFinder.find_spec("bcc", folders)
+    if spec is None or spec.loader is None:
+        raise MissingFeatureError(f"bcc is not installed: {INSTALL_HINT}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bcc"] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules["bcc"]
+        raise MissingFeatureError(f"bcc in {spec.origin} does not work: {error}; {INSTALL_HINT}") from error
+    if not hasattr(module, "BPF"):
+        raise MissingFeatureError(f"{spec.origin} is not the BPF compiler collection: {INSTALL_HINT}")
+    return module
+
+
+def compile_programs(text: str, headers: Path, defines: Sequence[str]) -> Any:
+    """Compile C `text` with our own headers; the bcc.BPF object.
+
+    Raises MissingFeatureError with the compiler's first complaint.
+    """
+    bcc = import_bcc()
+    os.environ["BCC_KERNEL_SOURCE"] = str(headers)
+    with _stderr_aside() as said:
+        try:
+            return bcc.BPF(text=text, cflags=[f"-I{headers}", *(f"-D{define}" for define in defines)])
+        except Exception as error:
+            complaint = _first_complaint(said()) or str(error)
+    raise MissingFeatureError(f"bcc {bcc.__version__} cannot compile the BPF programs: {complaint}")
+
+
+def load(programs: Any, name: str, kind: int) -> int:
+    """Load function `name` as a program of type `kind` into the kernel; its file descriptor.
+
+    Raises NotPermittedError or MissingFeatureError with the kernel's reason.
+    """
+    with _stderr_aside() as said:
+        try:
+            return int(programs.load_func(name, kind).fd)
+        except Exception as error:
+            text, reason = said(), str(error)
+    if "Operation not permitted" in text + reason:
+        raise NotPermittedError(f"the kernel does not let us load BPF programs: {reason}")
+    raise MissingFeatureError(f"the kernel refuses BPF program {name}: {_last_line(text) or reason}")
+
+
+def put_in_map(programs: Any, name: str, entries: dict[int, int]) -> None:
+    """Write int -> int entries into BPF map `name`, flags 0.  Raises TcptraceError."""
+    import ctypes
+
+    bcc = import_bcc()
+    fd = programs[name].map_fd
+    for key, value in entries.items():
+        result = bcc.lib.bpf_update_elem(fd, ctypes.byref(ctypes.c_int(key)), ctypes.byref(ctypes.c_int(value)), 0)
+        if result < 0:
+            raise TcptraceError(f"BPF map {name}: {os.strerror(ctypes.get_errno())}")
+
+
+@contextlib.contextmanager
+def _stderr_aside() -> Iterator[Any]:
+    """bcc's compiler and the verifier write to file descriptor 2: keep that for the error message."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as aside:
+        saved = os.dup(2)
+        os.dup2(aside.fileno(), 2)
+
+        def said() -> str:
+            aside.seek(0)
+            return aside.read().decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _first_complaint(text: str) -> str | None:
+    found = re.search(r"^.*(?:error|fatal): .*$", text, re.MULTILINE)
+    return found.group(0).strip() if found else None
+
+
+def _last_line(text: str) -> str | None:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("processed")]
+    return lines[-1] if lines else None

@@ -1,0 +1,47 @@
+"""From an interface and a filter to a live source, the slow parts at the same time.
+
+The guard imports pyroute2 in its own process and bcc compiles in a thread, while the caller
+imports what it needs to show anything.
+"""
+
+import threading
+from typing import TYPE_CHECKING
+
+from tcptrace.sources.live.guard import Guard
+from tcptrace.sources.live.interface import Interface
+from tcptrace.sources.live.packet_programs import PacketPrograms
+
+if TYPE_CHECKING:
+    from tcptrace.sources.live.source import LiveSource
+
+
+class Opening:
+    """A live source on its way.  Begin it before there are threads and big imports: it forks."""
+
+    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool) -> None:
+        self._interface = interface
+        self._guard = Guard.start()
+        self._programs: PacketPrograms | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._compile, args=(filter_source, xdp), daemon=True)
+        self._thread.start()
+
+    def _compile(self, filter_source: str, xdp: bool) -> None:
+        try:
+            self._programs = PacketPrograms(self._interface, filter_source, xdp=xdp)
+        except BaseException as error:
+            self._error = error
+
+    def source(self, ring_bytes: int | None) -> "LiveSource":
+        """Attached and running.  Raises MissingFeatureError, NotPermittedError or TcptraceError."""
+        from tcptrace.sources.live.source import LiveSource  # imports numpy
+
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._programs is not None
+        return LiveSource(self._interface, self._guard, self._programs, ring_bytes=ring_bytes)
+
+    def close(self) -> None:
+        """Whatever came of it: nothing stays attached.  May be called twice."""
+        self._guard.close()

@@ -1,0 +1,45 @@
+"""The packet programs of one interface: compiled, loaded, and wired to the rings."""
+
+import importlib.resources
+from pathlib import Path
+from typing import Any, Final
+
+from tcptrace.sources.live import bcc_loader
+from tcptrace.sources.live.interface import Interface
+
+FILTER_MARKER: Final = "/* FILTER */"
+# How often a CPU hands over a batch that is not full, and says how far it has come.
+TICK_HZ: Final = 50
+# PERF_TYPE_SOFTWARE and PERF_COUNT_SW_CPU_CLOCK of linux/perf_event.h.
+PERF_TYPE_SOFTWARE: Final = 1
+PERF_COUNT_SW_CPU_CLOCK: Final = 0
+
+
+class PacketPrograms:
+    """bpf/packet.c for one interface, in the kernel but not yet attached.
+
+    `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.
+    Raises MissingFeatureError or NotPermittedError.
+    """
+
+    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool) -> None:
+        headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
+        text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source)
+        defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
+        if xdp:
+            defines += ["HOOK_XDP", f"MTU_BYTES={interface.mtu_bytes}"]
+        self._bpf: Any = bcc_loader.compile_programs(text, headers, defines)
+        self.tc_fd = bcc_loader.load(self._bpf, "tc_packet", self._bpf.SCHED_CLS)
+        self.xdp_fd = bcc_loader.load(self._bpf, "xdp_packet", self._bpf.XDP) if xdp else None
+        bcc_loader.load(self._bpf, "tick", self._bpf.PERF_EVENT)
+
+    def connect(self, ring_fds: dict[int, int]) -> None:
+        """Send each CPU's batches to its ring, and start the tick.  Before anything is attached."""
+        bcc_loader.put_in_map(self._bpf, "batches", ring_fds)
+        self._bpf.attach_perf_event(
+            ev_type=PERF_TYPE_SOFTWARE, ev_config=PERF_COUNT_SW_CPU_CLOCK, fn_name=b"tick", sample_freq=TICK_HZ
+        )
+
+    def close(self) -> None:
+        """Give maps, programs and the tick back to the kernel."""
+        self._bpf.cleanup()

@@ -1,0 +1,321 @@
+"""The perf ring, opened by hand: batches out in bulk, the CPUs merged by time.
+
+One ring a CPU.  Each sample is a `struct batch`; its header says that everything the CPU saw
+before `time_ns` has been handed over.  The lowest such time of all CPUs is how far the merge
+may go without a later read turning up something earlier.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
+
+from tcptrace.records cimport BATCH_RECORDS, COUNTERS, batch_header, packet_record
+
+import errno
+import mmap
+import os
+import select
+
+from tcptrace.errors import MissingFeatureError, NotPermittedError
+from tcptrace.records import COUNTERS as COUNTER_NAMES
+from tcptrace.records import PACKET_RECORD
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <linux/perf_event.h>
+    #include <string.h>
+    #include <sys/ioctl.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+
+    /* Wakes the reader once `watermark` bytes wait, not at every sample.  A descriptor or -errno. */
+    static int open_output_event(int cpu, unsigned int watermark)
+    {
+        struct perf_event_attr attr;
+
+        memset(&attr, 0, sizeof(attr));
+        attr.size = sizeof(attr);
+        attr.type = PERF_TYPE_SOFTWARE;
+        attr.config = PERF_COUNT_SW_BPF_OUTPUT;
+        attr.sample_type = PERF_SAMPLE_RAW;
+        attr.sample_period = 1;
+        attr.watermark = 1;
+        attr.wakeup_watermark = watermark;
+        int fd = (int)syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+    }
+
+    static int enable_event(int fd) { return ioctl(fd, PERF_EVENT_IOC_ENABLE, 0); }
+
+    static unsigned long long data_head(void *page)
+    {
+        return __atomic_load_n(&((struct perf_event_mmap_page *)page)->data_head, __ATOMIC_ACQUIRE);
+    }
+
+    static void set_data_tail(void *page, unsigned long long tail)
+    {
+        __atomic_store_n(&((struct perf_event_mmap_page *)page)->data_tail, tail, __ATOMIC_RELEASE);
+    }
+    """
+    enum: PERF_RECORD_LOST
+    enum: PERF_RECORD_SAMPLE
+
+    struct perf_event_header:
+        uint32_t type
+        unsigned short size
+
+    int open_output_event(int cpu, unsigned int watermark)
+    int enable_event(int fd)
+    uint64_t data_head(void *page) nogil
+    void set_data_tail(void *page, uint64_t tail) nogil
+
+# A CPU that says nothing for this long (stopped by its hypervisor, taken offline) no longer holds the others up.
+cdef uint64_t STALL_NS = 250_000_000
+# Records of one CPU kept waiting for the others; past that they stay in the ring, where a full one is counted.
+cdef uint64_t PENDING_MAX = 262_144
+
+if PACKET_RECORD.itemsize != sizeof(packet_record) or len(COUNTER_NAMES) != COUNTERS:
+    raise ImportError("tcptrace.records and the compiled ring reader do not match: reinstall tcptrace")
+
+
+cdef struct cpu_ring:
+    void *page             # struct perf_event_mmap_page, then the data
+    uint8_t *data
+    uint64_t size          # of the data, a power of two
+    uint64_t tail
+    packet_record *pending
+    uint64_t first         # of the pending records
+    uint64_t end
+    uint64_t capacity
+    uint64_t complete_ns   # everything up to here has been handed over
+    uint64_t lost_samples  # PERF_RECORD_LOST
+    uint64_t counters[16]
+
+
+cdef void copy_out(cpu_ring *ring, uint64_t at, void *to, uint64_t count) noexcept nogil:
+    """`count` bytes from position `at`, which may run over the end of the ring."""
+    cdef uint64_t offset = at & (ring.size - 1)
+    cdef uint64_t straight = ring.size - offset
+    if count <= straight:
+        memcpy(to, ring.data + offset, count)
+    else:
+        memcpy(to, ring.data + offset, straight)
+        memcpy(<uint8_t *>to + straight, ring.data, count - straight)
+
+
+cdef int make_room(cpu_ring *ring) noexcept nogil:
+    """Room for one more batch behind the pending records; -1 without memory."""
+    cdef packet_record *grown
+    cdef uint64_t waiting = ring.end - ring.first
+    if ring.end + BATCH_RECORDS <= ring.capacity:
+        return 0
+    if ring.first > 0:
+        memcpy_down(ring, waiting)
+        if ring.end + BATCH_RECORDS <= ring.capacity:
+            return 0
+    grown = <packet_record *>realloc(ring.pending, (ring.capacity * 2 + BATCH_RECORDS) * sizeof(packet_record))
+    if grown == NULL:
+        return -1
+    ring.pending = grown
+    ring.capacity = ring.capacity * 2 + BATCH_RECORDS
+    return 0
+
+
+cdef void memcpy_down(cpu_ring *ring, uint64_t waiting) noexcept nogil:
+    cdef uint64_t i
+    for i in range(waiting):
+        ring.pending[i] = ring.pending[ring.first + i]
+    ring.first = 0
+    ring.end = waiting
+
+
+cdef int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes) noexcept nogil:
+    """The batch of `bytes` bytes at position `at` goes to the pending records; -1 without memory."""
+    cdef batch_header header
+    if bytes < sizeof(batch_header):
+        return 0
+    copy_out(ring, at, &header, sizeof(batch_header))
+    if header.count > BATCH_RECORDS or sizeof(batch_header) + header.count * sizeof(packet_record) > bytes:
+        return 0
+    if make_room(ring) < 0:
+        return -1
+    copy_out(ring, at + sizeof(batch_header), ring.pending + ring.end, header.count * sizeof(packet_record))
+    ring.end += header.count
+    ring.complete_ns = header.time_ns
+    memcpy(ring.counters, header.counters, sizeof(header.counters))
+    return 0
+
+
+cdef void drain(cpu_ring *ring) noexcept nogil:
+    """Everything in the ring goes to the pending records."""
+    cdef uint64_t head = data_head(ring.page)
+    cdef perf_event_header *event
+    cdef uint32_t bytes
+    cdef uint64_t lost[2]
+    while ring.tail < head and ring.end - ring.first < PENDING_MAX:
+        # Events are 8-byte aligned, so their header never runs over the end.
+        event = <perf_event_header *>(ring.data + (ring.tail & (ring.size - 1)))
+        if event.type == PERF_RECORD_SAMPLE:
+            copy_out(ring, ring.tail + sizeof(perf_event_header), &bytes, sizeof(bytes))
+            if take_batch(ring, ring.tail + sizeof(perf_event_header) + sizeof(bytes), bytes) < 0:
+                break
+        elif event.type == PERF_RECORD_LOST:
+            copy_out(ring, ring.tail + sizeof(perf_event_header), lost, sizeof(lost))
+            ring.lost_samples += lost[1]
+        ring.tail += event.size
+    set_data_tail(ring.page, ring.tail)
+
+
+cdef class Ring:
+    """Per-CPU perf rings of `ring_bytes` each (a power of two, at least a page), merged.
+
+    Raises NotPermittedError or MissingFeatureError when the kernel does not open them.
+    """
+
+    cdef cpu_ring *rings
+    cdef int ring_count
+    cdef uint64_t last_ns
+    cdef readonly uint64_t unordered
+    """Records that turned up after a later one had been handed on (only after a CPU stalled)."""
+    cdef readonly dict fds
+    """Perf event file descriptor of each CPU, for the BPF map."""
+    cdef list maps
+    cdef object poller
+
+    def __cinit__(self, cpus, ring_bytes, now_ns):
+        cdef int index
+        self.rings = <cpu_ring *>calloc(len(cpus), sizeof(cpu_ring))
+        if self.rings == NULL:
+            raise MemoryError
+        self.fds = {}
+        self.maps = []
+        self.poller = select.poll()
+        for index, cpu in enumerate(cpus):
+            self._open(index, cpu, ring_bytes, now_ns)
+
+    def __dealloc__(self):
+        cdef int index
+        if self.rings == NULL:
+            return
+        for index in range(self.ring_count):
+            free(self.rings[index].pending)
+        free(self.rings)
+
+    def _open(self, int index, int cpu, uint64_t ring_bytes, uint64_t now_ns):
+        cdef cpu_ring *ring = &self.rings[index]
+        cdef uint8_t[::1] view
+        fd = open_output_event(cpu, ring_bytes // 4)
+        if fd < 0:
+            raise _open_error(cpu, -fd)
+        self.fds[cpu] = fd
+        page_bytes = mmap.PAGESIZE
+        mapped = mmap.mmap(fd, page_bytes + ring_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self.maps.append(mapped)
+        view = mapped
+        ring.page = &view[0]
+        ring.data = &view[0] + <uint64_t>page_bytes
+        ring.size = ring_bytes
+        ring.complete_ns = now_ns
+        self.ring_count = index + 1
+        enable_event(fd)
+        self.poller.register(fd, select.POLLIN)
+
+    def wait(self, double timeout_s):
+        """Until a ring is a quarter full or `timeout_s` has passed."""
+        self.poller.poll(timeout_s * 1000)
+
+    def complete_ns(self):
+        """Everything captured up to this time (CLOCK_MONOTONIC) is in the rings or has been read."""
+        return self._horizon()
+
+    cdef uint64_t _horizon(self) noexcept nogil:
+        cdef uint64_t newest = 0, lowest = <uint64_t>-1, at
+        cdef int index
+        for index in range(self.ring_count):
+            newest = max(newest, self.rings[index].complete_ns)
+        for index in range(self.ring_count):
+            at = self.rings[index].complete_ns
+            if at + STALL_NS >= newest:
+                lowest = min(lowest, at)
+        return lowest
+
+    def read(self, out):
+        """Fill the PACKET_RECORD array `out` in time order; how many records were written.
+
+        Fewer than len(out) means that the rings hold nothing more that is known to be in order.
+        """
+        cdef uint8_t[::1] view = out.view("u1")
+        cdef packet_record *to = <packet_record *>&view[0]
+        cdef uint64_t room = view.shape[0] // sizeof(packet_record)
+        cdef uint64_t count
+        cdef int index
+        with nogil:
+            for index in range(self.ring_count):
+                drain(&self.rings[index])
+            count = self._merge(to, room)
+        return count
+
+    cdef uint64_t _merge(self, packet_record *to, uint64_t room) noexcept nogil:
+        """Runs of the CPU whose next record is the earliest, each up to the next CPU's."""
+        cdef uint64_t horizon = self._horizon(), count = 0, limit, at
+        cdef cpu_ring *ring
+        cdef cpu_ring *earliest
+        cdef int index
+        while count < room:
+            earliest = NULL
+            limit = horizon
+            for index in range(self.ring_count):
+                ring = &self.rings[index]
+                if ring.first == ring.end:
+                    continue
+                at = ring.pending[ring.first].time_ns
+                if earliest == NULL or at < earliest.pending[earliest.first].time_ns:
+                    if earliest != NULL:
+                        limit = min(limit, earliest.pending[earliest.first].time_ns)
+                    earliest = ring
+                else:
+                    limit = min(limit, at)
+            if earliest == NULL or earliest.pending[earliest.first].time_ns > horizon:
+                break
+            while count < room and earliest.first < earliest.end and earliest.pending[earliest.first].time_ns <= limit:
+                to[count] = earliest.pending[earliest.first]
+                if to[count].time_ns < self.last_ns:
+                    self.unordered += 1
+                else:
+                    self.last_ns = to[count].time_ns
+                earliest.first += 1
+                count += 1
+            if earliest.first == earliest.end:
+                earliest.first = earliest.end = 0
+        return count
+
+    def counters(self):
+        """What the BPF programs counted, summed over the CPUs as of their last batch: name -> count."""
+        cdef uint64_t totals[16]
+        cdef int index, counter
+        memset(totals, 0, sizeof(totals))
+        for index in range(self.ring_count):
+            for counter in range(COUNTERS):
+                totals[counter] += self.rings[index].counters[counter]
+        return {name: totals[counter] for counter, name in enumerate(COUNTER_NAMES)}
+
+    def lost_samples(self):
+        """Samples the kernel reports as lost (PERF_RECORD_LOST); `records_lost` counts their records."""
+        cdef int index
+        return sum(self.rings[index].lost_samples for index in range(self.ring_count))
+
+    def close(self):
+        """Give the rings back.  Nothing may be read afterwards."""
+        self.ring_count = 0
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+        self.maps.clear()
+
+
+def _open_error(cpu, number):
+    message = f"perf_event_open for CPU {cpu}: {os.strerror(number)}"
+    if number in (errno.EPERM, errno.EACCES):
+        return NotPermittedError(message)
+    return MissingFeatureError(message + " (the kernel needs CONFIG_PERF_EVENTS)")

@@ -1,0 +1,133 @@
+"""Live packets of one interface, from the hooks in the kernel to records in time order."""
+
+import time
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcptrace.errors import TcptraceError
+from tcptrace.model import Clock, Totals
+from tcptrace.records import PACKET_RECORD
+from tcptrace.sources.live.guard import Guard
+from tcptrace.sources.live.interface import Interface, still_there
+from tcptrace.sources.live.packet_programs import PacketPrograms
+from tcptrace.sources.live.ring import Ring
+
+# Records handed on at once: half a megabyte, so that the engine finds them in the CPU's cache.
+READ_RECORDS: Final = 4096
+# The last batches come with the next tick (20 ms); a CPU that does not tick is not waited for longer.
+FINISH_S: Final = 0.3
+# Reading two clocks one after the other differs by less than this; a clock that is set, by more.
+CLOCK_STEP_NS: Final = 1_000_000
+# All rings together; each is a power of two within these bounds unless the user says otherwise.
+RINGS_TOTAL_BYTES: Final = 128 << 20
+RING_MAX_BYTES: Final = 16 << 20
+RING_MIN_BYTES: Final = 1 << 20
+
+
+def online_cpus() -> list[int]:
+    """CPU numbers from /sys/devices/system/cpu/online ("0-3,8")."""
+    with open("/sys/devices/system/cpu/online") as file:
+        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
+
+
+def default_ring_bytes(cpus: int) -> int:
+    """16 MiB a CPU, less where there are many."""
+    share = min(RING_MAX_BYTES, max(RING_MIN_BYTES, RINGS_TOTAL_BYTES // cpus))
+    return 1 << (share.bit_length() - 1)
+
+
+class LiveSource:
+    """Packets of `interface` from now on.
+
+    Rings, tick and hooks are set up here, which needs privileges; afterwards the process may drop them, since
+    what is attached is the guard's.  `attached` says in words what is.
+    Raises TcptraceError and its kinds.
+    """
+
+    def __init__(
+        self, interface: Interface, guard: Guard, programs: PacketPrograms, *, ring_bytes: int | None
+    ) -> None:
+        self.interface = interface
+        self.clock = Clock()
+        self._guard = guard
+        self._programs = programs
+        self._buffer: npt.NDArray[Any] = np.zeros(READ_RECORDS, PACKET_RECORD)
+        self._stop_ns: int | None = None
+        self._is_down = False
+        cpus = online_cpus()
+        self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus)), time.monotonic_ns())
+        programs.connect(self._ring.fds)
+        self._follow_clock()
+        self.attached = self._attach()
+
+    def _attach(self) -> str:
+        # Every packet on lo goes out and comes in again: one hook sees each of them once.
+        egress = not self.interface.is_loopback
+        index, programs = self.interface.index, self._programs
+        if programs.xdp_fd is None:
+            self._guard.attach_tc(index, programs.tc_fd, ingress=True, egress=egress)
+            return "tc ingress+egress" if egress else "tc ingress"
+        mode = self._guard.attach_xdp(index, programs.xdp_fd)
+        if not egress:
+            return f"xdp ({mode}) ingress"
+        self._guard.attach_tc(index, programs.tc_fd, ingress=False, egress=True)
+        return f"xdp ({mode}) ingress, tc egress"
+
+    def _follow_clock(self) -> None:
+        """Follow the wall clock when it is set; NTP's slewing moves CLOCK_MONOTONIC alike."""
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        if abs(offset_ns - self.clock.offset_ns) > CLOCK_STEP_NS:
+            self.clock.offset_ns = offset_ns
+
+    def now_ns(self) -> int:
+        """The trace's clock: CLOCK_MONOTONIC, as bpf_ktime_get_ns()."""
+        return time.monotonic_ns()
+
+    def read(self, timeout_s: float) -> npt.NDArray[Any]:
+        """The next records in time order, possibly none; valid until the next call."""
+        count = self._ring.read(self._buffer)
+        if count == 0 and timeout_s > 0:
+            self._ring.wait(timeout_s)
+            count = self._ring.read(self._buffer)
+        return self._buffer[:count]
+
+    def stop(self) -> None:
+        """Detach; what passed the hooks before is still read."""
+        if self._stop_ns is None:
+            self._guard.close()
+            self._stop_ns = time.monotonic_ns()
+
+    @property
+    def finished(self) -> bool:
+        """After stop(): all that came before it has been read."""
+        if self._stop_ns is None:
+            return False
+        return self._ring.complete_ns() >= self._stop_ns or time.monotonic_ns() > self._stop_ns + FINISH_S * 1e9
+
+    def check(self) -> str | None:
+        """Once an interval: a warning when the interface went down.  Raises TcptraceError when it is gone."""
+        self._follow_clock()
+        status = still_there(self.interface)
+        if status == "gone":
+            raise TcptraceError(f"interface {self.interface.name} is gone")
+        was_down, self._is_down = self._is_down, status == "down"
+        return f"interface {self.interface.name} is down" if self._is_down and not was_down else None
+
+    def fill_totals(self, totals: Totals) -> None:
+        """The programs' counters as of the last tick, and how the rings did."""
+        totals.counters = self._ring.counters()
+        totals.perf_lost_samples = self._ring.lost_samples()
+        totals.unordered = self._ring.unordered
+
+    def cpu_ns(self) -> int:
+        """CPU time of this process so far."""
+        return time.process_time_ns()
+
+    def close(self) -> None:
+        """Detach if that has not happened, and give everything back."""
+        self.stop()
+        self._programs.close()
+        self._ring.close()

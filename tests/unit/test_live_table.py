@@ -1,0 +1,226 @@
+"""The table on a terminal, as the bytes that the terminal gets, and without one."""
+
+import io
+import os
+import pty
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tcptrace.model import Rows, Totals, TraceInfo
+from tcptrace.sinks import screen
+from tcptrace.sinks.live_table import LiveTable, is_usable
+from tcptrace.sinks.plain_table import PlainTable
+
+TO_ALTERNATE, TO_NORMAL = "\x1b[?1049h", "\x1b[?1049l"
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+SECOND = 1_000_000_000
+
+
+class Terminal:
+    """A live table on a terminal of a given size; `take` is what it wrote since the last look."""
+
+    def __init__(self, width: int = 80, height: int = 24, **options: Any) -> None:
+        self.stream = io.StringIO()
+        self.console = Console(
+            file=self.stream, force_terminal=True, width=width, height=height, highlight=False, color_system="standard"
+        )
+        self.table = LiveTable(self.stream, console=self.console, **options)
+
+    def take(self) -> str:
+        text = self.stream.getvalue()
+        self.stream.seek(0)
+        self.stream.truncate()
+        return text
+
+    def screen(self) -> list[str]:
+        """The lines drawn since the last look, without styles."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.take()).split("\n")
+
+
+def many(make_row: Callable[..., Rows], amount: int) -> Rows:
+    return np.concatenate(
+        [
+            make_row(n, ("10.0.0.1", n), ("10.0.0.2", 443), sent_bytes_per_s=float(n), sent_bytes=n)
+            for n in range(1, amount + 1)
+        ]
+    )
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_it_waits_on_the_alternate_screen(info: TraceInfo) -> None:
+    terminal = Terminal()
+    terminal.table.open(info)
+    text = terminal.take()
+    assert text.index(TO_ALTERNATE) < text.index("waiting for TCP packets on eth0 …")
+    assert text.count(HIDE_CURSOR) == 1
+    terminal.table.restore()
+
+
+def test_each_update_fills_the_screen_and_never_clears_it(
+    info: TraceInfo, make_row: Callable[..., Rows], make_view: Any
+) -> None:
+    terminal = Terminal(80, 24)
+    terminal.table.open(info)
+    terminal.take()
+    view = make_view(many(make_row, 1_253), Totals(connections=1_253, connections_total=1_253))
+    for _ in range(3):
+        terminal.table.update(view)
+        text = terminal.take()
+        assert "\x1b[2J" not in text
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split("\n")
+        assert [len(line) for line in lines] == [80] * 24
+        assert lines[5].split()[:3] == ["source", "destination", "state"]
+        assert [line.split()[0] for line in lines[6:23]] == [f"10.0.0.1:{n}" for n in range(1_253, 1_236, -1)]
+        assert lines[23].strip() == "… 1,236 more"
+    terminal.table.restore()
+
+
+def test_as_many_as_there_is_room_for_need_no_note(
+    info: TraceInfo, make_row: Callable[..., Rows], make_view: Any
+) -> None:
+    terminal = Terminal(80, 24)
+    terminal.table.open(info)
+    terminal.take()
+    terminal.table.update(make_view(many(make_row, 18), Totals(connections=18)))
+    lines = terminal.screen()
+    assert [line.split()[0] for line in lines[6:]] == [f"10.0.0.1:{n}" for n in range(18, 0, -1)]
+    terminal.table.restore()
+
+
+def test_it_follows_the_terminals_size(info: TraceInfo, sample_rows: Rows, make_view: Any) -> None:
+    terminal = Terminal(200, 50)
+    terminal.table.open(info)
+    view = make_view(sample_rows, Totals(connections=6))
+    for width, height in ((200, 50), (60, 10), (250, 70), (20, 5), (1, 1), (80, 24)):
+        terminal.console.size = (width, height)
+        terminal.take()
+        terminal.table.update(view)
+        assert [len(line) for line in terminal.screen()] == [width] * height
+    terminal.table.restore()
+
+
+def test_close_gives_the_terminal_back_and_prints_the_summary_there(
+    info: TraceInfo, sample_rows: Rows, sample_totals: Totals, make_view: Any
+) -> None:
+    terminal = Terminal(80, 24)
+    terminal.table.open(info)
+    terminal.table.update(make_view(sample_rows, sample_totals))
+    terminal.take()
+    terminal.table.close(make_view(sample_rows, sample_totals, time_ns=1_700_000_083 * SECOND))
+    text = terminal.take()
+    before, after = text.split(TO_NORMAL)
+    assert SHOW_CURSOR in text
+    assert "tcptrace" not in before
+    assert "00:01:23" in after
+    assert after.count("192.168.1.10:51234") == 1
+    assert "… 1,234 more" in after
+    terminal.table.close(make_view(sample_rows, sample_totals))
+    assert terminal.take() == ""
+
+
+def test_an_error_while_drawing_gives_the_terminal_back(info: TraceInfo, make_view: Any) -> None:
+    terminal = Terminal()
+    terminal.table.open(info)
+
+    class Broken(make_view):  # type: ignore[misc, valid-type]
+        def table(self) -> Rows:
+            raise ValueError("no table")
+
+    with pytest.raises(ValueError, match="no table"):
+        terminal.table.update(Broken())
+    text = terminal.take()
+    assert (text.count(TO_NORMAL), text.count(SHOW_CURSOR)) == (1, 1)
+    terminal.table.restore()
+    assert terminal.take() == ""
+
+
+def test_the_summary_has_those_that_left_and_keeps_only_the_best(
+    info: TraceInfo, make_row: Callable[..., Rows], make_view: Any
+) -> None:
+    stream = io.StringIO()
+    table = PlainTable(stream, width=80, summary_rows=3)
+    table.open(info)
+    everything = many(make_row, 100)
+    everything["in_use"] = 0  # as the engine may leave what it hands out
+    for start in range(0, 100, 10):
+        table.ended(everything[start : start + 10])
+    assert table._summary._kept is not None
+    assert len(table._summary._kept) == 3
+    left = many(make_row, 99)[98:]
+    left["sent"]["bytes"] = 5_000
+    table.close(make_view(left, Totals(connections=1, connections_total=101)))
+    lines = stream.getvalue().splitlines()
+    heading = next(i for i, line in enumerate(lines) if line.startswith("source"))
+    assert [line.split()[0] for line in lines[heading + 1 :]] == ["10.0.0.1:99", "10.0.0.1:100", "10.0.0.1:99", "…"]
+    assert lines[-1] == "… 98 more"
+
+
+def test_losses_come_first_and_red(info: TraceInfo) -> None:
+    totals = Totals(evicted=3, counters={"records_lost": 0, "malformed_ipv4": 2, "malformed_tcp": 5, "too_deep": 1})
+    line = screen.header(info, screen.Figures(totals, 1.0, 0.0), 80)[3]
+    assert line.plain == "malformed 8   evicted 3   lost 0   fragments 0"
+    assert [(line.plain[span.start : span.end], span.style) for span in line.spans] == [
+        ("malformed 8", "bold red"),
+        ("evicted 3", "bold red"),
+        ("lost 0", "dim"),
+        ("fragments 0", "dim"),
+    ]
+
+
+@pytest.mark.parametrize(("color", "colors"), [(True, 1), (False, 0)])
+def test_no_color(color: bool, colors: int, info: TraceInfo, make_view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Tty()
+    table = PlainTable(stream, color=color, width=80)
+    table.open(info)
+    table.close(make_view(totals=Totals(evicted=1)))
+    assert len(re.findall(r"\x1b\[[0-9;]*31m", stream.getvalue())) == colors
+    assert "evicted 1" in stream.getvalue()
+
+
+def test_a_plain_table_says_nothing_new_while_there_is_nothing(
+    info: TraceInfo, sample_rows: Rows, sample_totals: Totals, make_view: Any
+) -> None:
+    stream = io.StringIO()
+    table = PlainTable(stream, width=80)
+    table.open(info)
+    table.update(make_view())
+    assert stream.getvalue() == "waiting for TCP packets on eth0 …\n"
+    for _ in range(2):
+        table.update(make_view(sample_rows, sample_totals))
+    assert stream.getvalue().count("source   ") == 2
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_an_encoding_without_arrows_is_no_error(
+    info: TraceInfo, sample_rows: Rows, sample_totals: Totals, make_view: Any
+) -> None:
+    raw = io.BytesIO()
+    table = PlainTable(io.TextIOWrapper(raw, encoding="latin-1"), width=80)
+    table.open(info)
+    table.update(make_view(sample_rows, sample_totals))
+    assert b"? B/s" in raw.getvalue()
+    assert b"85.2 \xb5s" in raw.getvalue()
+
+
+def test_a_live_table_needs_a_terminal_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb"), os.fdopen(follower, "w") as terminal:
+        assert is_usable(terminal)
+        monkeypatch.setenv("TERM", "dumb")
+        assert not is_usable(terminal)
+    assert not is_usable(io.StringIO())
