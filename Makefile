@@ -9,13 +9,12 @@ VENV := .venv
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || command -v sudo)
 
-SOURCES := $(sort $(shell find tcptrace bpf -type f -not -name '*.py[co]'))
+SOURCES := $(sort $(shell find tcptrace bpf -type f -not -path '*/.*' -not -name '*.py[co]' -not -name '*.so'))
 
 # What root makes in somebody's checkout (`sudo make …`) belongs to the checkout's owner.
 give_back = [ "$$(id -u)" -ne 0 ] || chown -R --reference=Makefile
 
 export PYTHON
-.DELETE_ON_ERROR:
 .PHONY: help install run test lint format clean
 
 help: ## List the targets

@@ -126,7 +126,7 @@ enum counter {
 struct batch_header {
 	__u64 time_ns;
 	__u32 count;
-	__u32 unused;
+	__u32 resting;            /* the CPU is going idle: it may be silent for long */
 	__u64 counters[COUNTERS]; /* running totals of this CPU */
 };
 

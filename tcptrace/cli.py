@@ -14,7 +14,7 @@ from tcptrace.errors import TcptraceError, UsageError
 from tcptrace.sinks.sort_keys import SORT_KEYS
 
 if TYPE_CHECKING:
-    from tcptrace.model import Sink, TraceInfo
+    from tcptrace.model import Sink
     from tcptrace.sources.live.interface import Interface
 
 # A connection that ended stays visible as long as Linux keeps TIME-WAIT (TCP_TIMEWAIT_LEN).
@@ -40,7 +40,7 @@ class Options:
     sort: str
     interval: float
     hook: str
-    ring_size: int | None
+    ring_size: str | None
     max_connections: int
     idle_timeout: float
     closed_timeout: float
@@ -63,21 +63,8 @@ class StopRequest:
         return self.requested
 
 
-class RingSize(click.ParamType):
-    """MiB, a power of two, as the ring needs it."""
-
-    name = "MIB"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            size = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a whole number", param, ctx)
-        if not 1 <= size <= 1024 or size & (size - 1):
-            self.fail(f"{value!r} is not a power of two between 1 and 1024", param, ctx)
-        return size
-
-
+# What a perf ring can be: a power of two pages.
+RING_SIZES_MIB: Final = [str(1 << power) for power in range(11)]
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -95,7 +82,8 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
               help="Time between refreshes.")  # fmt: skip
 @click.option("--hook", type=click.Choice(["tc", "xdp"]), default="tc", show_default=True,
               help="Where to see incoming packets.")  # fmt: skip
-@click.option("--ring-size", type=RingSize(), help="Perf ring of each CPU, a power of two.  [default: 16, less on many CPUs]")
+@click.option("--ring-size", metavar="MIB", type=click.Choice(RING_SIZES_MIB),
+              help="Perf ring of each CPU: 1, 2, 4 … 1024.  [default: 16, less on many CPUs]")  # fmt: skip
 @click.option("--max-connections", type=click.IntRange(1, 10_000_000), default=MAX_CONNECTIONS, show_default=True,
               help="Connections in the table; then the least recently active one leaves.")  # fmt: skip
 @click.option("--idle-timeout", metavar="SECONDS", type=POSITIVE, default=IDLE_TIMEOUT_S, show_default=True,
@@ -130,7 +118,8 @@ def print_interfaces() -> None:
 
     for entry in list_interfaces():
         state = "up" if entry.is_up else "down"
-        click.echo(f"{entry.index:3}  {entry.name:15}  {state:4}  {entry.link or 'other':8}  {' '.join(entry.addresses)}")
+        kind = entry.link or entry.type_name
+        click.echo(f"{entry.index:3}  {entry.name:15}  {state:4}  {kind:8}  {' '.join(entry.addresses)}")
 
 
 def run_live(options: Options) -> None:
@@ -156,6 +145,8 @@ def run_live(options: Options) -> None:
 
 def trace(options: Options, opening: Any, interface: "Interface", expression: str | None, stop: StopRequest) -> None:
     """Engine, sinks and source put together; the imports here run while bcc compiles."""
+    # Threads that numpy's linear algebra would start are of no use here, and would keep capabilities.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import secrets
 
     from tcptrace.engine.table import Table
@@ -164,23 +155,27 @@ def trace(options: Options, opening: Any, interface: "Interface", expression: st
     from tcptrace.sources.live import privileges
 
     sinks = make_sinks(options)
-    source = opening.source(options.ring_size and options.ring_size * MIB)
-    info = TraceInfo(interface.name, source.attached, expression, interface.link, source.clock, __version__)
-    start_sinks(sinks, info)
-    user = privileges.drop()
-    if options.verbose:
-        say(f"{interface.name}: {source.attached}; filter: {expression or 'none'}; running as uid {user.uid}")
-    table = Table(
-        options.max_connections,
-        int(options.idle_timeout * 1e9),
-        int(options.closed_timeout * 1e9),
-        source.now_ns(),
-        secrets.randbits(64),
-    )
-    limits = Limits(options.duration, options.count)
+    source = opening.source(int(options.ring_size) * MIB if options.ring_size else None)
     try:
+        # What a sink imports may not be readable any more once privileges are dropped.
+        info = TraceInfo(interface.name, source.attached, expression, interface.link, source.clock, __version__)
+        for sink in sinks:
+            sink.open(info)
+        user = privileges.drop()
+        if options.verbose:
+            say(f"{interface.name}: {source.attached}; filter: {expression or 'none'}; running as uid {user.uid}")
+        table = Table(
+            options.max_connections,
+            int(options.idle_timeout * 1e9),
+            int(options.closed_timeout * 1e9),
+            source.now_ns(),
+            secrets.randbits(64),
+        )
+        limits = Limits(options.duration, options.count)
         Pipeline(source, table, sinks, options.interval, limits, stop, warn).run()
     finally:
+        for sink in sinks:
+            sink.restore()
         source.close()
 
 
@@ -195,19 +190,13 @@ def make_sinks(options: Options) -> "list[Sink]":
         from tcptrace.sinks.packet_log import PacketLog
 
         return [PacketLog(out, sort=options.sort, color=options.color)]
-    if out.isatty():
-        from tcptrace.sinks.live_table import LiveTable
+    from tcptrace.sinks.live_table import LiveTable, is_usable
 
+    if is_usable(out):
         return [LiveTable(out, sort=options.sort, color=options.color)]
     from tcptrace.sinks.plain_table import PlainTable
 
     return [PlainTable(out, sort=options.sort, color=options.color)]
-
-
-def start_sinks(sinks: "list[Sink]", info: "TraceInfo") -> None:
-    """Before privileges are dropped: what a sink imports may not be readable afterwards."""
-    for sink in sinks:
-        sink.open(info)
 
 
 def say(line: str) -> None:

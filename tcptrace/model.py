@@ -210,5 +210,9 @@ class Sink(Protocol):
         """The end: final output.  Everything still in the table ends here."""
         ...
 
+    def restore(self) -> None:
+        """Undo what open() did to the terminal; may be called at any time, also twice."""
+        ...
+
 
 Sinks = Sequence[Sink]

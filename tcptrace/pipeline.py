@@ -11,8 +11,8 @@ import numpy.typing as npt
 from tcptrace.errors import TcptraceError
 from tcptrace.model import Clock, Rows, Sink, Totals
 
-# How long a read may wait: what an idle trace wakes up for, and how late a Ctrl-C is noticed.
-READ_TIMEOUT_S: Final = 0.05
+# How long a read may wait: as long as the kernel side keeps a packet back (a tick), and a Ctrl-C goes unnoticed.
+READ_TIMEOUT_S: Final = 0.02
 
 
 class Source(Protocol):

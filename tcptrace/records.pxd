@@ -47,4 +47,5 @@ cdef extern from "records.h" nogil:
     struct batch_header:
         uint64_t time_ns
         uint32_t count
+        uint32_t resting
         uint64_t counters[16]

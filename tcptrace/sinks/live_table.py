@@ -1,5 +1,6 @@
 """The table on a terminal: redrawn in place at each interval, on the alternate screen."""
 
+import atexit
 import os
 from typing import IO, Final
 
@@ -57,6 +58,7 @@ class LiveTable:
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        atexit.register(self.restore)  # for the ends that nobody foresaw
         self._live.start(refresh=True)
 
     def packets(self, records: object) -> None:
@@ -93,6 +95,7 @@ class LiveTable:
         """Gives back the normal screen and the cursor."""
         live, self._live = self._live, None
         if live is not None:
+            atexit.unregister(self.restore)
             live.stop()
 
     def close(self, view: View) -> None:

@@ -89,6 +89,9 @@ class Ndjson:
         self._connections(table, np.flatnonzero(table["in_use"]), final=True, end_reason=_TRACE_END)
         self._write([self._summary(view)])
 
+    def restore(self) -> None:
+        """Nothing to undo."""
+
     def _opened(self) -> TraceInfo:
         if self._info is None:
             raise RuntimeError("open() comes first")

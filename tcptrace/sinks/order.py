@@ -64,10 +64,7 @@ _KEYS: Final[dict[str, Callable[[Rows], Sequence[Key]]]] = {
     "dst": lambda rows: _address_keys(rows, "dst"),
     "port": lambda rows: [rows["dst_port"]],
 }
-"""Smallest comes first: amounts are negated."""
-
-SORT_KEYS: Final = tuple(_KEYS)
-"""Amounts largest first, `start` newest first, addresses, ports and states ascending."""
+"""By the names of `sort_keys`.  Smallest comes first: amounts are negated, so is `start` (newest first)."""
 
 
 def top(table: Rows, key: str, limit: int) -> Indices:

@@ -4,11 +4,15 @@ from collections.abc import Callable
 from typing import IO, Any, Final
 
 import numpy.typing as npt
+from rich.console import COLOR_SYSTEMS, Console
+from rich.style import Style
+from rich.text import Text
 
 from tcptrace import records as r
 from tcptrace.model import Rows, TraceInfo, View
 from tcptrace.sinks import bulk, human
 from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.plain_table import console_for, print_lines
 from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
 
 _ARROWS: Final = {r.DIRECTION_INGRESS: "←", r.DIRECTION_EGRESS: "→"}
@@ -82,13 +86,9 @@ def _style(flags: int) -> str:
     return next((style for flag, style in _STYLES if flags & flag), "")
 
 
-def _painter(stream: IO[str]) -> Paint | None:
-    """How to colour, or None where the stream or the user (NO_COLOR) has none."""
-    from rich.console import Console
-    from rich.style import Style
-
-    console = Console(file=stream)
-    system = console._color_system
+def _painter(console: Console) -> Paint | None:
+    """How to colour, or None where the stream or the user (--no-color, NO_COLOR) has none."""
+    system = COLOR_SYSTEMS.get(console.color_system or "")
     if not console.is_terminal or console.no_color or system is None:
         return None
     return lambda text, style: Style.parse(style).render(text, color_system=system) if style else text
@@ -103,8 +103,8 @@ class PacketLog:
         self, stream: IO[str], *, sort: str = "rate", color: bool = True, summary_rows: int = SUMMARY_ROWS
     ) -> None:
         self._stream = stream
-        self._color = color
-        self._paint = _painter(stream) if color and stream.isatty() else None
+        self._console = console_for(stream, color=color)
+        self._paint = _painter(self._console)
         self._summary = Summary(sort, summary_rows)
         self._elapsed = Elapsed()
         self._info: TraceInfo | None = None
@@ -139,10 +139,8 @@ class PacketLog:
         if self._closed or self._info is None:
             return
         self._closed = True
-        from rich.text import Text
+        lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), self._console.width)
+        print_lines(self._console, [Text(), *lines])
 
-        from tcptrace.sinks.plain_table import console_for, print_lines
-
-        console = console_for(self._stream, color=self._color)
-        lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), console.width)
-        print_lines(console, [Text(), *lines])
+    def restore(self) -> None:
+        """Nothing to undo."""

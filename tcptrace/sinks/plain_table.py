@@ -2,6 +2,7 @@
 
 from typing import IO, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -18,6 +19,7 @@ def console_for(stream: IO[str], *, color: bool, width: int | None = None, heigh
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")  # an arrow that the terminal's encoding lacks is a ?, not the end
+    cell_len("→")  # Rich imports its width tables at the first such character: without privileges that may be too late
     return Console(
         file=stream,
         no_color=None if color else True,
@@ -95,3 +97,6 @@ class PlainTable:
         self._closed = True
         lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), self._console.width)
         print_lines(self._console, [Text(), *lines])
+
+    def restore(self) -> None:
+        """Nothing to undo."""

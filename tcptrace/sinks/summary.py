@@ -1,17 +1,13 @@
 """The table at the end of a trace: the connections that moved most, those that have left included."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from rich.text import Text
 
-from tcptrace.model import Rows, Totals, View
-from tcptrace.sinks import order
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from tcptrace.model import TraceInfo
+from tcptrace.model import Rows, Totals, TraceInfo, View
+from tcptrace.sinks import order, screen
 
 SUMMARY_ROWS: Final = 20
 _BY_DEFAULT: Final = "bytes"
@@ -43,12 +39,8 @@ class Summary:
         left = self._best(table)
         return left if self._kept is None else self._best(np.concatenate([self._kept, left]))
 
-    def lines(self, info: "TraceInfo", view: View, elapsed_s: float, width: int) -> list["Text"]:
+    def lines(self, info: TraceInfo, view: View, elapsed_s: float, width: int) -> list[Text]:
         """The header and the table, rates over the whole trace."""
-        from rich.text import Text
-
-        from tcptrace.sinks import screen
-
         lines = screen.header(
             info, screen.Figures(_averaged(view.totals, elapsed_s), elapsed_s, view.cpu_percent), width
         )

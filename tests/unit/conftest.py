@@ -105,9 +105,6 @@ class HandView:
     def table(self) -> Rows:
         return self.rows
 
-    def ended(self) -> Rows:
-        return self.rows[:0]
-
 
 @pytest.fixture
 def make_view() -> type[HandView]:
@@ -127,8 +124,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> None:
     from tcptrace.sinks import human
 
     known = {22: "ssh", 80: "http", 443: "https", 5432: "postgresql"}
-    for module in ("tcptrace.sinks.human.service",):
-        monkeypatch.setattr(module, known.get)
+    monkeypatch.setattr(human, "service", known.get)
     assert human.service(443) == "https"
 
 

@@ -2,8 +2,11 @@
 
 import io
 import os
+import pickle
 import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -215,6 +218,57 @@ def test_an_encoding_without_arrows_is_no_error(
     table.update(make_view(sample_rows, sample_totals))
     assert b"? B/s" in raw.getvalue()
     assert b"85.2 \xb5s" in raw.getvalue()
+
+
+IMPORTS_AFTER_OPEN = """
+import io, pickle, sys
+from importlib import import_module
+
+module, name, tty = sys.argv[1:]
+stream = io.StringIO()
+stream.isatty = lambda: tty == "tty"
+info, records, before, last = pickle.load(sys.stdin.buffer)
+
+
+class View:
+    def __init__(self, fields):
+        self.__dict__.update(fields)
+
+    def table(self):
+        return self.rows
+
+
+sink = getattr(import_module(f"tcptrace.sinks.{module}"), name)(stream)
+sink.open(info)
+known = set(sys.modules)
+sink.packets(records)
+sink.ended(before["rows"])
+sink.update(View(before))
+sink.close(View(last))
+print(len(stream.getvalue().splitlines()) > 10, sorted(set(sys.modules) - known))
+"""
+
+
+@pytest.mark.parametrize("tty", ["tty", "pipe"])
+@pytest.mark.parametrize(
+    ("module", "name"), [("live_table", "LiveTable"), ("plain_table", "PlainTable"), ("packet_log", "PacketLog")]
+)
+def test_everything_is_imported_before_privileges_go(
+    module: str,
+    name: str,
+    tty: str,
+    info: TraceInfo,
+    sample_rows: Rows,
+    sample_totals: Totals,
+    make_view: Any,
+    make_packet: Callable[..., np.ndarray],
+) -> None:
+    packets = np.repeat(make_packet(("10.0.0.1", 1), ("10.0.0.2", 2), flags=2, options=0xFF), 3)
+    fields = vars(make_view(sample_rows, sample_totals))
+    given = pickle.dumps((info, packets, fields, fields))
+    command = [sys.executable, "-c", IMPORTS_AFTER_OPEN, module, name, tty]
+    found = subprocess.run(command, input=given, capture_output=True, check=True)
+    assert found.stdout.decode().strip() == "True []"
 
 
 def test_a_live_table_needs_a_terminal_that_can(monkeypatch: pytest.MonkeyPatch) -> None:

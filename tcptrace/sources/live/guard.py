@@ -159,7 +159,7 @@ def _detach_from_tracer(connection: socket.socket) -> None:
     Whoever reads the tracer's output must see its end when the tracer dies, not when the guard does.
     """
     os.setsid()
-    with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:  # root's, with file capabilities
+    with suppress(OSError), open("/proc/self/comm", "w", encoding="utf-8") as comm:  # root's, with file capabilities
         comm.write(PROCESS_NAME)
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - UNTOUCHED_SIGNALS:

@@ -74,7 +74,7 @@ class XdpProgram:
 
 def read_program_id(program_fd: int) -> int:
     """The kernel's id of an open BPF program (bpf_prog_show_fdinfo()); TcptraceError if the fd is none."""
-    with open(f"/proc/self/fdinfo/{program_fd}", encoding="ascii") as lines:
+    with open(f"/proc/self/fdinfo/{program_fd}", encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("prog_id:"):
                 return int(line.split()[1])

@@ -185,9 +185,12 @@ def _is_usable(flags: int) -> bool:
 
 
 def _proc_lines(file: str) -> list[str]:
-    """Lines of a file of /proc/net; none where the kernel has no such protocol."""
+    """Lines of a file of /proc/net; none where the kernel has no such protocol.
+
+    UTF-8, though it is ASCII: the one codec that needs no import, which may be impossible once privileges are dropped.
+    """
     try:
-        with open(f"{PROC_NET}/{file}", encoding="ascii") as lines:
+        with open(f"{PROC_NET}/{file}", encoding="utf-8") as lines:
             return lines.read().splitlines()
     except FileNotFoundError:
         return []

@@ -7,6 +7,7 @@ imports what it needs to show anything.
 import threading
 from typing import TYPE_CHECKING
 
+from tcptrace.sources.live.bcc_loader import import_bcc
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.packet_programs import PacketPrograms
@@ -21,6 +22,8 @@ class Opening:
     def __init__(self, interface: Interface, filter_source: str, *, xdp: bool) -> None:
         self._interface = interface
         self._guard = Guard.start()
+        # Here, not in the thread: there it would contend for the interpreter with what the caller imports.
+        import_bcc()
         self._programs: PacketPrograms | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._compile, args=(filter_source, xdp), daemon=True)

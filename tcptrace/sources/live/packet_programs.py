@@ -32,6 +32,7 @@ class PacketPrograms:
         self.tc_fd = bcc_loader.load(self._bpf, "tc_packet", self._bpf.SCHED_CLS)
         self.xdp_fd = bcc_loader.load(self._bpf, "xdp_packet", self._bpf.XDP) if xdp else None
         bcc_loader.load(self._bpf, "tick", self._bpf.PERF_EVENT)
+        bcc_loader.load(self._bpf, "going_idle", self._bpf.RAW_TRACEPOINT)
 
     def connect(self, ring_fds: dict[int, int]) -> None:
         """Send each CPU's batches to its ring, and start the tick.  Before anything is attached."""
@@ -39,6 +40,7 @@ class PacketPrograms:
         self._bpf.attach_perf_event(
             ev_type=PERF_TYPE_SOFTWARE, ev_config=PERF_COUNT_SW_CPU_CLOCK, fn_name=b"tick", sample_freq=TICK_HZ
         )
+        self._bpf.attach_raw_tracepoint(tp=b"cpu_idle", fn_name=b"going_idle")
 
     def close(self) -> None:
         """Give maps, programs and the tick back to the kernel."""

@@ -72,6 +72,8 @@ cdef extern from *:
 
 # A CPU that says nothing for this long (stopped by its hypervisor, taken offline) no longer holds the others up.
 cdef uint64_t STALL_NS = 250_000_000
+# One that went idle is no longer waited for after three ticks: had it worked again, it would have said so.
+cdef uint64_t RESTING_NS = 60_000_000
 # Records of one CPU kept waiting for the others; past that they stay in the ring, where a full one is counted.
 cdef uint64_t PENDING_MAX = 262_144
 
@@ -89,6 +91,7 @@ cdef struct cpu_ring:
     uint64_t end
     uint64_t capacity
     uint64_t complete_ns   # everything up to here has been handed over
+    bint resting           # it went idle then
     uint64_t lost_samples  # PERF_RECORD_LOST
     uint64_t counters[16]
 
@@ -143,6 +146,7 @@ cdef int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes) noexcept nogil:
     copy_out(ring, at + sizeof(batch_header), ring.pending + ring.end, header.count * sizeof(packet_record))
     ring.end += header.count
     ring.complete_ns = header.time_ns
+    ring.resting = header.resting != 0
     memcpy(ring.counters, header.counters, sizeof(header.counters))
     return 0
 
@@ -225,22 +229,21 @@ cdef class Ring:
         """Until a ring is a quarter full or `timeout_s` has passed."""
         self.poller.poll(timeout_s * 1000)
 
-    def complete_ns(self):
-        """Everything captured up to this time (CLOCK_MONOTONIC) is in the rings or has been read."""
-        return self._horizon()
+    def complete_ns(self, uint64_t now_ns):
+        """Everything captured up to this time has been read or waits to be; now_ns is CLOCK_MONOTONIC."""
+        return self._horizon(now_ns)
 
-    cdef uint64_t _horizon(self) noexcept nogil:
-        cdef uint64_t newest = 0, lowest = <uint64_t>-1, at
+    cdef uint64_t _horizon(self, uint64_t now_ns) noexcept nogil:
+        cdef uint64_t lowest = now_ns, at
+        cdef cpu_ring *ring
         cdef int index
         for index in range(self.ring_count):
-            newest = max(newest, self.rings[index].complete_ns)
-        for index in range(self.ring_count):
-            at = self.rings[index].complete_ns
-            if at + STALL_NS >= newest:
-                lowest = min(lowest, at)
+            ring = &self.rings[index]
+            at = now_ns - (RESTING_NS if ring.resting else STALL_NS)
+            lowest = min(lowest, max(ring.complete_ns, at))
         return lowest
 
-    def read(self, out):
+    def read(self, out, uint64_t now_ns):
         """Fill the PACKET_RECORD array `out` in time order; how many records were written.
 
         Fewer than len(out) means that the rings hold nothing more that is known to be in order.
@@ -253,12 +256,12 @@ cdef class Ring:
         with nogil:
             for index in range(self.ring_count):
                 drain(&self.rings[index])
-            count = self._merge(to, room)
+            count = self._merge(to, room, self._horizon(now_ns))
         return count
 
-    cdef uint64_t _merge(self, packet_record *to, uint64_t room) noexcept nogil:
+    cdef uint64_t _merge(self, packet_record *to, uint64_t room, uint64_t horizon) noexcept nogil:
         """Runs of the CPU whose next record is the earliest, each up to the next CPU's."""
-        cdef uint64_t horizon = self._horizon(), count = 0, limit, at
+        cdef uint64_t count = 0, limit, at
         cdef cpu_ring *ring
         cdef cpu_ring *earliest
         cdef int index

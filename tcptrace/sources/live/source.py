@@ -16,8 +16,6 @@ from tcptrace.sources.live.ring import Ring
 
 # Records handed on at once: half a megabyte, so that the engine finds them in the CPU's cache.
 READ_RECORDS: Final = 4096
-# The last batches come with the next tick (20 ms); a CPU that does not tick is not waited for longer.
-FINISH_S: Final = 0.3
 # Reading two clocks one after the other differs by less than this; a clock that is set, by more.
 CLOCK_STEP_NS: Final = 1_000_000
 # All rings together; each is a power of two within these bounds unless the user says otherwise.
@@ -47,9 +45,7 @@ class LiveSource:
     Raises TcptraceError and its kinds.
     """
 
-    def __init__(
-        self, interface: Interface, guard: Guard, programs: PacketPrograms, *, ring_bytes: int | None
-    ) -> None:
+    def __init__(self, interface: Interface, guard: Guard, programs: PacketPrograms, *, ring_bytes: int | None) -> None:
         self.interface = interface
         self.clock = Clock()
         self._guard = guard
@@ -88,10 +84,10 @@ class LiveSource:
 
     def read(self, timeout_s: float) -> npt.NDArray[Any]:
         """The next records in time order, possibly none; valid until the next call."""
-        count = self._ring.read(self._buffer)
+        count = self._ring.read(self._buffer, time.monotonic_ns())
         if count == 0 and timeout_s > 0:
             self._ring.wait(timeout_s)
-            count = self._ring.read(self._buffer)
+            count = self._ring.read(self._buffer, time.monotonic_ns())
         return self._buffer[:count]
 
     def stop(self) -> None:
@@ -105,7 +101,7 @@ class LiveSource:
         """After stop(): all that came before it has been read."""
         if self._stop_ns is None:
             return False
-        return self._ring.complete_ns() >= self._stop_ns or time.monotonic_ns() > self._stop_ns + FINISH_S * 1e9
+        return self._ring.complete_ns(time.monotonic_ns()) >= self._stop_ns
 
     def check(self) -> str | None:
         """Once an interval: a warning when the interface went down.  Raises TcptraceError when it is gone."""
