@@ -107,7 +107,8 @@ static __always_inline int parse_link(struct frame *f, enum link_kind link, stru
 	r->vlan_inner = 0;
 	r->note = 0;
 	if (link == LINK_RAW_IP) {
-		__builtin_memset(r->src_mac, 0, 12);
+		__builtin_memset(r->src_mac, 0, 6);
+		__builtin_memset(r->dst_mac, 0, 6);
 		f->offset = 0;
 		p = bytes_at(f, 0, 1);
 		if (!p)
@@ -242,8 +243,8 @@ static __always_inline int parse_tcp(struct frame *f, __u64 ip_payload_bytes, st
 	if (header_bytes < TCP_HEADER_MIN_BYTES || header_bytes > ip_payload_bytes)
 		return COUNT_MALFORMED_TCP;
 	end = f->offset + header_bytes;
-	if (end > f->available && f->available < f->frame_bytes && f->available < WINDOW_BYTES && end <= f->frame_bytes)
-		return PARSE_NEED_MORE;
+	if (end > f->available)
+		return missing(f, f->offset, header_bytes, COUNT_MALFORMED_TCP);
 	r->payload_bytes = ip_payload_bytes - header_bytes;
 	r->tcp_header_bytes = header_bytes;
 	r->options = 0;
@@ -255,6 +256,14 @@ static __always_inline int parse_tcp(struct frame *f, __u64 ip_payload_bytes, st
 	if (header_bytes > TCP_HEADER_MIN_BYTES)
 		parse_tcp_options(f, f->offset + TCP_HEADER_MIN_BYTES, end, r);
 	return COUNT_TCP;
+}
+
+/* ::ffff:a.b.c.d, RFC 4291 section 2.5.5.2. */
+static __always_inline void map_ipv4(__u8 *to, const __u8 *address)
+{
+	__builtin_memset(to, 0, 10);
+	__builtin_memset(to + 10, 0xff, 2);
+	copy4(to + 12, address);
 }
 
 /* RFC 791. */
@@ -287,11 +296,8 @@ static __always_inline int parse_ipv4(struct frame *f, struct packet_record *r, 
 	r->traffic_class = p[1];
 	r->ip_id = load_be16(p + 4);
 	r->ttl = p[8];
-	__builtin_memset(r->src_addr, 0, 8);
-	__builtin_memset(r->dst_addr, 0, 8);
-	*(__u32 *)(r->src_addr + 8) = *(__u32 *)(r->dst_addr + 8) = __builtin_bswap32(0xffff);
-	copy4(r->src_addr + 12, p + 12);
-	copy4(r->dst_addr + 12, p + 16);
+	map_ipv4(r->src_addr, p + 12);
+	map_ipv4(r->dst_addr, p + 16);
 	f->offset += header_bytes;
 	*tcp_bytes = total_bytes - header_bytes;
 	return COUNT_TCP;

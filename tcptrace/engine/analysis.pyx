@@ -24,6 +24,8 @@ if model.ANALYSIS != (
 
 # Wireshark's bound for "late, but not sent again" where the handshake gave no RTT.
 cdef int64_t OUT_OF_ORDER_NS = 3_000_000
+# RFC 7323 section 2.3: the largest shift, and so the largest window where the scale is not known.
+cdef int SCALE_MAX = 14
 
 
 cdef inline direction_row *row_of(connection *c, int x) noexcept nogil:
@@ -36,21 +38,21 @@ cdef uint8_t analyse(segment_pool *pool, connection *c, int x, const packet_reco
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
     cdef uint8_t found = 0
-    if p.flags & FLAG_SYN:
-        take_syn(end, d, p)
     if p.flags & FLAG_RST:
-        take_reset(c, end, peer, p)
+        if reset_counts(end, peer, row_of(c, 1 - x), p):
+            c.reset = True
+        d.window = p.window  # and means nothing
     else:
+        if p.flags & FLAG_SYN:
+            take_syn(c, end, d, p)
         found = duplicate_or_zero_window(end, peer, p)
-        found |= take_range(pool, c, end, p)
+        found |= take_range(pool, c, x, p)
         if p.flags & FLAG_ACK:
             take_ack(pool, c, x, p)
+        if p.flags & FLAG_FIN:
+            take_fin(end, peer, p)
+        take_window(c, end, d, p)
         end.seen = True
-    if p.flags & FLAG_FIN and not end.fin_seen:
-        end.fin_seen = True
-        end.fin_seq = p.seq + p.payload_bytes
-        end.closed_second = peer.fin_acked
-    take_window(c, end, d, p)
     end.keep_alive_last = (found & KEEP_ALIVE) != 0
     count_findings(d, found, p)
     update_states(c)
@@ -61,7 +63,6 @@ cdef void count_findings(direction_row *d, uint8_t found, const packet_record *p
     """Segments that are out of place count as wire packets, the others as one."""
     if found & RETRANSMISSION:
         d.retransmissions += p.segments
-        d.retransmitted_bytes += p.payload_bytes
     if found & OUT_OF_ORDER:
         d.out_of_order += p.segments
     if found & DUPLICATE_ACK:
@@ -74,10 +75,12 @@ cdef void count_findings(direction_row *d, uint8_t found, const packet_record *p
         d.gaps += 1
 
 
-cdef void take_syn(endpoint *end, direction_row *d, const packet_record *p) noexcept nogil:
+cdef void take_syn(connection *c, endpoint *end, direction_row *d, const packet_record *p) noexcept nogil:
     """The first SYN of this end sets where its sequence numbers begin and what it offers."""
     if end.syn_seen:
         end.syn_count = min(<int>end.syn_count + 1, 255)
+        if p.seq == end.initial_seq and not p.flags & FLAG_ACK:
+            c.reset = False  # refused, and tried again with the same number, as some hosts do
         return
     end.syn_seen = True
     end.syn_count = 1
@@ -90,13 +93,29 @@ cdef void take_syn(endpoint *end, direction_row *d, const packet_record *p) noex
         d.window_scale = p.window_scale
 
 
-cdef void take_reset(connection *c, endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
-    """RFC 9293 section 3.5.3: a reset outside of the window changes nothing."""
-    if end.seen and peer.ack_seen and before(p.seq, peer.acked) and p.seq != end.next_seq:
+cdef void take_fin(endpoint *end, const endpoint *peer, const packet_record *p) noexcept nogil:
+    """The first FIN of this end; its ACK may have been seen before it."""
+    if end.fin_seen:
         return
-    if not end.seen and p.flags & FLAG_ACK and peer.seen and not at_or_before(p.ack, peer.next_seq):
-        return
-    c.reset = True
+    end.fin_seen = True
+    end.fin_seq = p.seq + p.payload_bytes
+    end.closed_second = peer.fin_acked
+    end.fin_acked = peer.ack_seen and before(end.fin_seq, peer.acked) and not before(end.next_seq, peer.acked)
+
+
+cdef bint reset_counts(
+    const endpoint *end, const endpoint *peer, const direction_row *peer_row, const packet_record *p
+) noexcept nogil:
+    """Would the peer take this reset?  RFC 9293 sections 3.10.7.3 (in SYN-SENT) and 3.10.7.4 (within its window)."""
+    cdef int64_t window_bytes
+    if peer.syn_seen and not peer.ack_seen and not end.seen:
+        return p.flags & FLAG_ACK and before(peer.initial_seq, p.ack) and at_or_before(p.ack, peer.next_seq)
+    if not peer.ack_seen or (end.seen and p.seq == end.next_seq):
+        return True
+    window_bytes = peer_row.window_bytes
+    if window_bytes < 0:
+        window_bytes = <int64_t>peer.last_window << SCALE_MAX
+    return at_or_before(peer.acked, p.seq) and at_or_before(p.seq, peer.acked + <uint32_t>window_bytes)
 
 
 cdef uint8_t duplicate_or_zero_window(endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
@@ -119,30 +138,51 @@ cdef uint8_t duplicate_or_zero_window(endpoint *end, endpoint *peer, const packe
     return found
 
 
-cdef uint8_t take_range(segment_pool *pool, connection *c, endpoint *end, const packet_record *p) noexcept nogil:
+cdef uint8_t take_range(segment_pool *pool, connection *c, int x, const packet_record *p) noexcept nogil:
     """Where the segment's bytes (SYN and FIN count one each) stand among those already seen."""
+    cdef endpoint *end = &c.ends[x]
     cdef uint32_t length = p.payload_bytes + (1 if p.flags & FLAG_SYN else 0) + (1 if p.flags & FLAG_FIN else 0)
     cdef uint32_t stop = p.seq + length
     cdef uint8_t found = 0
     if not end.seen:
         end.next_seq = p.seq
-    elif p.seq == end.next_seq - 1 and p.payload_bytes <= 1 and not p.flags & (FLAG_SYN | FLAG_FIN):
-        # RFC 9293 section 3.8.4; Linux probes a zero window the same way.
-        if not (p.payload_bytes == 1 and end.unacked_first >= 0):
-            return KEEP_ALIVE
-    if length == 0:
+    elif is_keep_alive(end, p):
+        return KEEP_ALIVE
+    if is_zero_window_probe(end, &c.ends[1 - x], p):
+        end.probing = True
         return 0
     if before(end.next_seq, p.seq):
         found = PREVIOUS_NOT_CAPTURED
         add_hole(pool, end, end.next_seq, p.seq, p.time_ns)
-    elif before(p.seq, end.next_seq):
+        end.next_seq = p.seq
+    elif length > 0 and before(p.seq, end.next_seq):
         found = late_segment(pool, c, end, p, stop)
+        if found == RETRANSMISSION:
+            row_of(c, x).retransmitted_bytes += min(p.payload_bytes, end.next_seq - p.seq)
         end.ambiguous = True
         end.ambiguous_until = end.next_seq if before(stop, end.next_seq) else stop
     if before(end.next_seq, stop):
         await_ack(pool, end, p.seq, stop, p.time_ns)
         end.next_seq = stop
     return found
+
+
+cdef inline bint is_keep_alive(const endpoint *end, const packet_record *p) noexcept nogil:
+    """RFC 9293 section 3.8.4; Linux probes a zero window the same way.
+
+    One byte that still waits for its ACK is not taken for one (Wireshark does).
+    """
+    if p.seq != end.next_seq - 1 or p.flags & (FLAG_SYN | FLAG_FIN):
+        return False
+    return p.payload_bytes == 0 or (p.payload_bytes == 1 and end.unacked_first < 0)
+
+
+cdef inline bint is_zero_window_probe(const endpoint *end, const endpoint *peer, const packet_record *p) noexcept nogil:
+    """RFC 9293 section 3.8.6.1: the next byte, into a window known to be shut.  It does not count as sent."""
+    return (
+        p.payload_bytes == 1 and end.seen and p.seq == end.next_seq and not p.flags & (FLAG_SYN | FLAG_FIN)
+        and peer.ack_seen and peer.last_window == 0
+    )
 
 
 cdef uint8_t late_segment(
@@ -167,29 +207,36 @@ cdef void take_ack(segment_pool *pool, connection *c, int x, const packet_record
     """The segment acknowledges what y has sent up to p.ack."""
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
+    cdef bint first = not end.ack_seen
+    cdef bint clean, unseen
     cdef int64_t sent_ns
-    cdef bint clean
-    if end.ack_seen and not before(end.acked, p.ack):
+    if end.syn_seen and not p.flags & FLAG_SYN and (not peer.seen or not peer.syn_seen):
+        end.syn_acked = True  # it goes on as if its SYN was answered, so it was, unseen
+    # An earlier ACK of bytes that nobody was seen to send holds no later one back.
+    if not first and not before(end.acked, p.ack) and not before(peer.next_seq, end.acked):
         return
-    clean = not (peer.ambiguous and (not end.ack_seen or before(end.acked, peer.ambiguous_until)))
+    clean = not (peer.ambiguous and (first or before(end.acked, peer.ambiguous_until)))
     end.ack_seen = True
     end.acked = p.ack
-    if peer.ambiguous and not before(p.ack, peer.ambiguous_until):
-        peer.ambiguous = False
     if not peer.seen:
         return
-    if before(peer.next_seq, p.ack):
-        peer.next_seq = p.ack  # "ACKed unseen segment": it was sent, and we did not see it
-        clean = False
+    if peer.probing and before(peer.next_seq, p.ack):
+        peer.next_seq += 1  # the probe's byte was taken after all
+    peer.probing = False
+    unseen = before(peer.next_seq, p.ack)  # Wireshark's "ACKed unseen segment"
     sent_ns = take_acked(pool, peer, p.ack)
     # Karn's rule (RFC 6298 section 3), for all that was under way when something was sent again or came late.
-    if sent_ns >= 0 and clean:
+    if sent_ns >= 0 and clean and not unseen:
         add_rtt(row_of(c, 1 - x), <int64_t>p.time_ns - sent_ns)
-    drop_holes_before(pool, peer, p.ack)
     if peer.syn_seen and not peer.syn_acked and before(peer.initial_seq, p.ack):
         peer.syn_acked = True
         handshake_done(c, end, peer, p)
-    if peer.fin_seen and not peer.fin_acked and before(peer.fin_seq, p.ack):
+    if unseen:
+        return
+    if peer.ambiguous and not before(p.ack, peer.ambiguous_until):
+        peer.ambiguous = False
+    drop_holes_before(pool, peer, p.ack)
+    if peer.fin_seen and before(peer.fin_seq, p.ack):
         peer.fin_acked = True
 
 
@@ -207,8 +254,6 @@ cdef void take_window(connection *c, endpoint *end, direction_row *d, const pack
     cdef int64_t window_bytes
     end.last_window = p.window
     d.window = p.window
-    if p.flags & FLAG_RST:
-        return  # its window means nothing
     if not p.flags & FLAG_SYN:
         if not (c.ends[0].syn_seen and c.ends[1].syn_seen):
             d.window_bytes = 0 if p.window == 0 else -1

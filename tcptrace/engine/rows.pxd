@@ -99,6 +99,7 @@ cdef struct endpoint:
     uint8_t fin_acked
     uint8_t closed_second   # it had received the peer's FIN when it sent its own
     uint8_t ambiguous
+    uint8_t probing         # its last byte went into a shut window and is not in next_seq
     uint8_t keep_alive_last  # its last segment was a keep-alive
 
 cdef struct connection:

@@ -15,7 +15,7 @@ from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, di
 from tcptrace.engine.segments cimport clear_endpoint, release, segment_pool
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.records cimport (
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FLAG_ACK, FLAG_SYN, NOTE_ETHERNET, packet_record,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FLAG_ACK, FLAG_RST, FLAG_SYN, NOTE_ETHERNET, packet_record,
 )
 
 import numpy as np
@@ -135,6 +135,8 @@ cdef class Table:
         cdef int64_t count = len(records), at = 0
         if count == 0:
             return 0
+        if records.dtype != PACKET_RECORD:
+            raise TypeError("records are not of dtype PACKET_RECORD")
         view = records.view("u1")
         with nogil:
             while at < count and self.ended_count < ENDED_MAX - 1:
@@ -305,7 +307,7 @@ cdef inline bint starts_anew(const connection *c, int x, const packet_record *p)
     """A SYN that does not belong to this connection: the same ports are used again."""
     cdef const endpoint *end = &c.ends[x]
     cdef const endpoint *peer = &c.ends[1 - x]
-    if p.flags & (FLAG_SYN | FLAG_ACK) != FLAG_SYN:
+    if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
         return False
     if end.syn_seen:
         return p.seq != end.initial_seq

@@ -71,7 +71,8 @@ class Trace:
                 with suppress(FileNotFoundError, ProcessLookupError):
                     if Path(f"/proc/{pid}/comm").read_text() == f"{GUARD}\n":
                         return int(pid)
-            assert self.process.poll() is None, self.errors.rest()
+            self.live_for(0.005)
+            assert self.process.returncode is None, self.errors.rest()
         raise AssertionError("no guard")
 
     def live_for(self, seconds: float) -> None:
@@ -228,10 +229,9 @@ def test_interrupted_twice(link: Link) -> None:
 def test_interrupted_over_and_over(link: Link) -> None:
     trace = link.trace("--json", "veth0")
     trace.guarded()
-    for _ in attempts():
+    while trace.process.poll() is None:
         trace.process.send_signal(signal.SIGINT)
-        if trace.process.poll() is not None:
-            break
+        trace.live_for(0.01)
     assert json.loads(trace.output.rest()[-1])["event"] == "summary"
     assert (trace.errors.rest(), trace.process.returncode) == ([], 0)
 

@@ -59,7 +59,8 @@ class Tracer:
     def stop(self, number: signal.Signals = signal.SIGINT) -> list[dict[str, Any]]:
         """End it as Ctrl-C does; it must exit with 0 and without a word on stderr."""
         self.process.send_signal(number)
-        assert (self._wait(), self._lines["stderr"]) == (0, [])
+        code, errors = self._wait(), self._lines["stderr"]
+        assert (code, errors) == (0, []), (code, errors)
         self.events += [json.loads(line) for line in self._lines["stdout"]]
         assert self.events[-1]["event"] == "summary"
         return self.events

@@ -1,5 +1,6 @@
 """Round-trip times: the handshake's, and that of data until the ACK that covers it."""
 
+import itertools
 import math
 import statistics
 
@@ -292,7 +293,7 @@ def test_statistics_against_the_definitions() -> None:
         talk.server.ack()
     row = talk.row()
     smoothed, jitter = ROUND_TRIPS_US[0], 0.0  # RFC 6298 section 2, RFC 3550 section 6.4.1
-    for before, now in zip(ROUND_TRIPS_US, ROUND_TRIPS_US[1:], strict=False):
+    for before, now in itertools.pairwise(ROUND_TRIPS_US):
         smoothed = smoothed * 7 / 8 + now / 8
         jitter = jitter + (abs(now - before) - jitter) / 16
     names = ("rtt_count", "rtt_last_us", "rtt_min_us", "rtt_max_us", "rtt_mean_us", "rtt_smoothed_us", "rtt_jitter_us")
