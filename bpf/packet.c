@@ -54,6 +54,7 @@ static __always_inline int enter(struct cpu_state *cpu)
 		return 0;
 	}
 	cpu->busy = 1;
+	cpu->batch.header.resting = 0;
 	return 1;
 }
 
@@ -85,7 +86,6 @@ static __always_inline void count_verdict(struct cpu_state *cpu, int verdict)
 static __always_inline int keep(struct cpu_state *cpu)
 {
 	COUNT(cpu, COUNT_RECORDS);
-	cpu->batch.header.resting = 0;
 	return ++cpu->batch.header.count >= BATCH_RECORDS;
 }
 
@@ -141,6 +141,24 @@ static __always_inline void count_segments(struct __sk_buff *skb, const struct f
 	r->frame_bytes = f->frame_bytes + (segments - 1) * (f->frame_bytes - r->payload_bytes);
 }
 
+/*
+ * The sender's own queue refuses segments after this hook.  The socket does not count those as sent, and sends
+ * them again with snd_nxt still at their beginning: which is no retransmission (tcp_transmit_skb()'s result).
+ */
+static __always_inline int sent_first(struct __sk_buff *skb, const struct packet_record *r)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct bpf_tcp_sock *tcp;
+
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	tcp = bpf_tcp_sock(sk);
+	return tcp && tcp->snd_nxt == r->seq;
+}
+
 /* Attached to both hooks; the filter's class id says which one this is (cls_bpf hands it over in tc_classid). */
 int tc_packet(struct __sk_buff *skb)
 {
@@ -172,6 +190,8 @@ int tc_packet(struct __sk_buff *skb)
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
 		r->direction = skb->tc_classid == DIRECTION_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
+		if (r->direction == DIRECTION_EGRESS && r->payload_bytes && sent_first(skb, r))
+			r->note |= NOTE_FIRST_SEND;
 		count_segments(skb, f, r);
 		if (keep(cpu)) {
 			cpu->batch.header.time_ns = r->time_ns;

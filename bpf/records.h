@@ -58,6 +58,7 @@ enum option_seen {
 enum record_note {
 	NOTE_FIRST_FRAGMENT = 0x01, /* payload_bytes is this fragment's, not the segment's */
 	NOTE_ETHERNET = 0x02,       /* the MAC addresses are real */
+	NOTE_FIRST_SEND = 0x04,     /* its socket on this host has not counted these bytes as sent */
 };
 
 /* One TCP segment, or one super-packet of `segments` segments (GSO/GRO). */

@@ -4,8 +4,9 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -48,12 +49,18 @@ class Options:
     verbose: bool
 
 
+class ReaderGone(Exception):
+    """Whoever reads our output has seen enough."""
+
+
 class StopRequest:
     """Set by SIGINT, SIGTERM and SIGHUP from the start of the program on, so that none ends it half way."""
 
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
     def __init__(self) -> None:
         self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in self.SIGNALS:
             signal.signal(number, self._request)
 
     def _request(self, number: int, frame: Any) -> None:
@@ -62,10 +69,34 @@ class StopRequest:
     def __call__(self) -> bool:
         return self.requested
 
+    def no_more(self) -> None:
+        """All is done: a further signal shall not spoil the exit code while the interpreter shuts down."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def standard_output() -> TextIO:
+    """stdout, buffered whatever PYTHONUNBUFFERED says: unbuffered, a write that a signal interrupts loses its rest."""
+    return open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
 
 # What a perf ring can be: a power of two pages.
 RING_SIZES_MIB: Final = [str(1 << power) for power in range(11)]
-POSITIVE = click.FloatRange(min=0, min_open=True)
+# Thirty years: in nanoseconds it still fits 64 bits.
+SECONDS_MAX: Final = 1e9
+
+
+def seconds(*names: str, text: str, least: float = 0.0, default: float | None = None) -> Callable[[Any], Any]:
+    """An option that takes a time of at least `least` seconds, and more than none."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+        if value is not None and not (0 < value <= SECONDS_MAX and value >= least):  # nan is neither
+            raise click.BadParameter(f"{value:g} is not a time from {least:g} to {SECONDS_MAX:g} seconds", ctx, param)
+        return value
+
+    return click.option(
+        *names, metavar="SECONDS", type=float, default=default, show_default=True, callback=check, help=text
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -73,23 +104,20 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.argument("filter_words", metavar="[FILTER]...", nargs=-1)
 @click.option("-p", "--port", "ports", type=click.IntRange(0, 65535), multiple=True, help="Only this port; repeatable.")
 @click.option("-i", "--ip", "hosts", metavar="ADDRESS", multiple=True, help="Only this address or network; repeatable.")
-@click.option("-d", "--duration", metavar="SECONDS", type=POSITIVE, help="End after this long.")
+@seconds("-d", "--duration", text="End after this long.")
 @click.option("-c", "--count", metavar="PACKETS", type=click.IntRange(min=1), help="End after this many wire packets.")
 @click.option("--packets", is_flag=True, help="A line for every packet; with --json an event for every packet.")
 @click.option("--json", is_flag=True, help="One JSON object a line instead of a table.")
 @click.option("--sort", type=click.Choice(SORT_KEYS), default="rate", show_default=True, help="Order of the table.")
-@click.option("--interval", metavar="SECONDS", type=click.FloatRange(min=0.1), default=1.0, show_default=True,
-              help="Time between refreshes.")  # fmt: skip
+@seconds("--interval", text="Time between refreshes.", least=0.1, default=1.0)
 @click.option("--hook", type=click.Choice(["tc", "xdp"]), default="tc", show_default=True,
               help="Where to see incoming packets.")  # fmt: skip
 @click.option("--ring-size", metavar="MIB", type=click.Choice(RING_SIZES_MIB),
               help="Perf ring of each CPU: 1, 2, 4 … 1024.  [default: 16, less on many CPUs]")  # fmt: skip
 @click.option("--max-connections", type=click.IntRange(1, 10_000_000), default=MAX_CONNECTIONS, show_default=True,
               help="Connections in the table; then the least recently active one leaves.")  # fmt: skip
-@click.option("--idle-timeout", metavar="SECONDS", type=POSITIVE, default=IDLE_TIMEOUT_S, show_default=True,
-              help="A silent connection leaves after this long.")  # fmt: skip
-@click.option("--closed-timeout", metavar="SECONDS", type=POSITIVE, default=CLOSED_TIMEOUT_S, show_default=True,
-              help="A closed connection leaves after this long.")  # fmt: skip
+@seconds("--idle-timeout", text="A silent connection leaves after this long.", default=IDLE_TIMEOUT_S)
+@seconds("--closed-timeout", text="A closed connection leaves after this long.", default=CLOSED_TIMEOUT_S)
 @click.option("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same.")
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr what is set up; tracebacks for errors.")
 @click.option("-D", "--list-interfaces", is_flag=True, help="List the interfaces and exit.")
@@ -106,10 +134,13 @@ def command(list_interfaces: bool, no_color: bool, **options: Any) -> None:
       sudo tcptrace eth0 'port 443 and host 10.0.0.5'
       sudo tcptrace --json eth0 | jq 'select(.event == "connection")'
     """
-    if list_interfaces:
-        print_interfaces()
-        return
-    run_live(Options(color=not no_color, **options))
+    try:
+        if list_interfaces:
+            print_interfaces()
+        else:
+            run_live(Options(color=not no_color, **options))
+    except BrokenPipeError as error:
+        raise ReaderGone from error  # click has an answer of its own to a broken pipe
 
 
 def print_interfaces() -> None:
@@ -177,11 +208,12 @@ def trace(options: Options, opening: Any, interface: "Interface", expression: st
         for sink in sinks:
             sink.restore()
         source.close()
+        stop.no_more()
 
 
 def make_sinks(options: Options) -> "list[Sink]":
     """The outputs that the options ask for."""
-    out = sys.stdout
+    out = standard_output()
     if options.json:
         from tcptrace.sinks.ndjson import Ndjson
 
@@ -210,13 +242,13 @@ def warn(line: str) -> None:
 
 
 def main() -> None:
-    """Entry point: every way to end has its exit code, and errors are one line."""
+    """Every way to end has its exit code, and errors are one line."""
     verbose = "-v" in sys.argv[1:] or "--verbose" in sys.argv[1:]
     try:
         command.main(standalone_mode=False)
-    except BrokenPipeError:
-        # The reader has seen enough; keep the interpreter from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone:
+        # Nor shall the interpreter complain when it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except click.ClickException as error:
         fail(UsageError(error.format_message()), verbose=False)
@@ -224,6 +256,8 @@ def main() -> None:
         sys.exit(130)
     except TcptraceError as error:
         fail(error, verbose)
+    except OSError as error:
+        fail(TcptraceError(f"{error.filename or 'output'}: {error.strerror or error}"), verbose)
     except Exception as error:
         fail(TcptraceError(f"{type(error).__name__}: {error}"), verbose)
 

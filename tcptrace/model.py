@@ -76,6 +76,7 @@ DIRECTION: Final = np.dtype(
         ("window_max_bytes", "i8"),
         ("retransmissions", "i8"),
         ("retransmitted_bytes", "i8"),
+        ("local_drops", "i8"),  # sent once more because this host's own queue had refused them
         ("out_of_order", "i8"),
         ("duplicate_acks", "i8"),
         ("zero_windows", "i8"),

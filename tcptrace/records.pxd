@@ -18,6 +18,7 @@ cdef extern from "records.h" nogil:
     enum: OPTION_WINDOW_SCALE
 
     enum: NOTE_ETHERNET
+    enum: NOTE_FIRST_SEND
 
     struct packet_record:
         uint64_t time_ns

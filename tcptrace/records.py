@@ -76,6 +76,7 @@ OPTION_MALFORMED: Final = 0x80
 
 NOTE_FIRST_FRAGMENT: Final = 0x01
 NOTE_ETHERNET: Final = 0x02
+NOTE_FIRST_SEND: Final = 0x04
 
 COUNTERS: Final = (
     "tcp",

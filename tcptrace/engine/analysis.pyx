@@ -4,16 +4,16 @@ Names and conditions are Wireshark's (user's guide, "TCP Analysis") unless a com
 The two ends are x, who sent the segment, and y, its peer.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from tcptrace.engine.rows cimport connection, direction_row, endpoint
 from tcptrace.engine.rtt cimport add_rtt
 from tcptrace.engine.segments cimport (
-    add_hole, await_ack, drop_holes_before, fill_hole, segment_pool, take_acked,
+    add_hole, await_ack, drop_holes_before, fill_hole, segment_pool, take_acked, take_back,
 )
 from tcptrace.engine.sequence cimport at_or_before, before
 from tcptrace.engine.states cimport update_states
-from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, OPTION_MSS, OPTION_WINDOW_SCALE, packet_record
+from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, NOTE_FIRST_SEND, OPTION_MSS, OPTION_WINDOW_SCALE, packet_record
 
 from tcptrace import model
 
@@ -60,9 +60,7 @@ cdef uint8_t analyse(segment_pool *pool, connection *c, int x, const packet_reco
 
 
 cdef void count_findings(direction_row *d, uint8_t found, const packet_record *p) noexcept nogil:
-    """Segments that are out of place count as wire packets, the others as one."""
-    if found & RETRANSMISSION:
-        d.retransmissions += p.segments
+    """Segments out of order count as wire packets, the others as one; retransmissions are counted where found."""
     if found & OUT_OF_ORDER:
         d.out_of_order += p.segments
     if found & DUPLICATE_ACK:
@@ -146,6 +144,10 @@ cdef uint8_t take_range(segment_pool *pool, connection *c, int x, const packet_r
     cdef uint8_t found = 0
     if not end.seen:
         end.next_seq = p.seq
+    elif p.note & NOTE_FIRST_SEND and before(p.seq, end.next_seq):
+        take_back(pool, end, p.seq)
+        end.next_seq = p.seq
+        row_of(c, x).local_drops += p.segments
     elif is_keep_alive(end, p):
         return KEEP_ALIVE
     if is_zero_window_probe(end, &c.ends[1 - x], p):
@@ -158,13 +160,23 @@ cdef uint8_t take_range(segment_pool *pool, connection *c, int x, const packet_r
     elif length > 0 and before(p.seq, end.next_seq):
         found = late_segment(pool, c, end, p, stop)
         if found == RETRANSMISSION:
-            row_of(c, x).retransmitted_bytes += min(p.payload_bytes, end.next_seq - p.seq)
+            count_retransmission(row_of(c, x), p, end.next_seq - p.seq)
         end.ambiguous = True
         end.ambiguous_until = end.next_seq if before(stop, end.next_seq) else stop
     if before(end.next_seq, stop):
         await_ack(pool, end, p.seq, stop, p.time_ns)
         end.next_seq = stop
     return found
+
+
+cdef void count_retransmission(direction_row *d, const packet_record *p, uint32_t old_bytes) noexcept nogil:
+    """What of the segment is old; of a super-packet that goes on with new bytes, the segments that have old ones."""
+    if old_bytes >= p.payload_bytes:
+        d.retransmissions += p.segments
+        d.retransmitted_bytes += p.payload_bytes
+        return
+    d.retransmissions += (<uint64_t>p.segments * old_bytes + p.payload_bytes - 1) // p.payload_bytes
+    d.retransmitted_bytes += old_bytes
 
 
 cdef inline bint is_keep_alive(const endpoint *end, const packet_record *p) noexcept nogil:

@@ -30,6 +30,7 @@ cdef struct direction_row:
     int64_t window_max_bytes
     int64_t retransmissions
     int64_t retransmitted_bytes
+    int64_t local_drops
     int64_t out_of_order
     int64_t duplicate_acks
     int64_t zero_windows

@@ -21,6 +21,7 @@ cdef struct segment_pool:
 cdef void clear_endpoint(endpoint *end) noexcept nogil
 cdef void release(segment_pool *pool, endpoint *end) noexcept nogil
 cdef void await_ack(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, int64_t time_ns) noexcept nogil
+cdef void take_back(segment_pool *pool, endpoint *end, uint32_t start) noexcept nogil
 cdef int64_t take_acked(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil
 cdef void add_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, int64_t time_ns) noexcept nogil
 cdef int64_t fill_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop) noexcept nogil

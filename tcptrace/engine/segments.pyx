@@ -86,6 +86,24 @@ cdef void await_ack(segment_pool *pool, endpoint *end, uint32_t start, uint32_t 
     end.unacked_count += 1
 
 
+cdef void take_back(segment_pool *pool, endpoint *end, uint32_t start) noexcept nogil:
+    """What begins at `start` or after it was not sent after all."""
+    cdef int32_t index = end.unacked_first, last = NONE
+    while index != NONE and before(pool.items[index].start, start):
+        last = index
+        index = pool.items[index].next
+    if last == NONE:
+        end.unacked_first = NONE
+    else:
+        pool.items[last].next = NONE
+    end.unacked_last = last
+    while index != NONE:
+        last = pool.items[index].next
+        give_back(pool, index)
+        end.unacked_count -= 1
+        index = last
+
+
 cdef int64_t take_acked(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:
     """Forget what `ack` covers whole; when the newest of it went out, -1 if it covers none."""
     cdef int32_t index = end.unacked_first

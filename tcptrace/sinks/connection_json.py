@@ -33,6 +33,7 @@ _DIRECTION_INTEGERS: Final = (
     "mss_bytes",
     "retransmissions",
     "retransmitted_bytes",
+    "local_drops",
     "out_of_order",
     "duplicate_acks",
     "zero_windows",

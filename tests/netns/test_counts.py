@@ -2,9 +2,11 @@
 
 import json
 import random
+import select
 import signal
 import struct
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -718,7 +720,7 @@ def test_fields_of_crafted_segments(both_versions: Place, hook: str) -> None:
 
 def crafted(dice: random.Random) -> bytes:
     """A frame from nobody to nobody."""
-    word = lambda bits: dice.getrandbits(bits)  # noqa: E731
+    word = dice.getrandbits
     kinds = {
         MSS: struct.pack(">BBH", 2, 4, word(16)),
         WINDOW_SCALE: struct.pack(">BBB", 3, 3, dice.randrange(15)),
@@ -750,6 +752,13 @@ def crafted(dice: random.Random) -> bytes:
 # --- The reader's side
 
 
+def await_full_pipe(pid: int) -> None:
+    """Until a process can write no more; where the kernel does not say what it waits for, a moment."""
+    end = time.monotonic() + 2
+    while "pipe_write" not in Path(f"/proc/{pid}/wchan").read_text() and time.monotonic() < end:
+        select.select([], [], [], 0.01)
+
+
 def test_a_reader_that_waits_loses_nothing() -> None:
     """A signal that comes while the output is held up: all of it is there in the end, whatever Python's buffering."""
     plan = [Connection(port=5007, request_bytes=37, response_bytes=61, exchanges=1237)]
@@ -760,6 +769,7 @@ def test_a_reader_that_waits_loses_nothing() -> None:
                 assert process.stdout is not None
                 first = process.stdout.readline()
                 (done,) = exchange(only, only, "127.0.0.1", plan)
+                await_full_pipe(process.pid)
                 process.send_signal(signal.SIGINT)
                 events = [json.loads(line) for line in (first, *process.stdout)]
             finally:

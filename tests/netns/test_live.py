@@ -432,7 +432,7 @@ def test_retransmissions_through_a_bottleneck_of_our_own(
     """The bottleneck is the sender's own queue, which TC egress is ahead of.
 
     A segment that the queue refuses at its first try is, to the kernel, not yet sent: trying again is no
-    retransmission in its count, but is the same bytes again at the hook.  Its count of bytes has every try.
+    retransmission, although the same bytes pass the hook again.  The kernel's count of bytes has every try.
     """
     near, far = ends
     veth(near, far, f"{NEAR}/24", f"{FAR}/24")
@@ -445,8 +445,10 @@ def test_retransmissions_through_a_bottleneck_of_our_own(
     row = watch.latest[pair.ports]
     with capsys.disabled():
         print(f" [kernel {sent.retransmissions}, traced {row['sent_retransmissions']}]", end="")
-    assert row["sent_retransmissions"] >= sent.retransmissions >= 50
-    assert row["sent_payload_bytes"] == sent.bytes == BULK_BYTES + row["sent_retransmitted_bytes"]
+    assert sent.retransmissions >= 50
+    assert row["sent_retransmissions"] == pytest.approx(sent.retransmissions, rel=0.02)
+    assert row["sent_payload_bytes"] == sent.bytes
+    assert row["sent_local_drops"] > 0
     assert row["received_retransmissions"] == 0
     assert (row["sent_out_of_order"], row["received_out_of_order"]) == (0, 0)
 

@@ -4,6 +4,7 @@ The guard imports pyroute2 in its own process and bcc compiles in a thread, whil
 imports what it needs to show anything.
 """
 
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ class Opening:
         self._thread.start()
 
     def _compile(self, filter_source: str, xdp: bool) -> None:
+        # A signal while the kernel verifies a program makes it give up (EAGAIN); the main thread takes them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._programs = PacketPrograms(self._interface, filter_source, xdp=xdp)
         except BaseException as error:

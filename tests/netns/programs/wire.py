@@ -67,6 +67,14 @@ class Wire(ExitStack):
         self._wake, self._woken = socket.socketpair()
 
     def __enter__(self) -> "Wire":
+        try:
+            self._lay()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _lay(self) -> None:
         middle = self.enter_context(Namespace())
         self._ends: list[socket.socket] = []
         for number, (namespace, address) in enumerate(zip((self.near, self.far), self.addresses, strict=True)):
@@ -81,7 +89,6 @@ class Wire(ExitStack):
         thread.start()
         self.callback(thread.join, TIMEOUT_S)
         self.callback(self._wake.close)
-        return self
 
     def _carry(self) -> None:
         held: deque[tuple[float, socket.socket, bytes]] = deque()
