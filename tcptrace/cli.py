@@ -102,7 +102,15 @@ def seconds(*names: str, text: str, least: float = 0.0, default: float | None = 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("interface", required=False)
 @click.argument("filter_words", metavar="[FILTER]...", nargs=-1)
-@click.option("-p", "--port", "ports", type=click.IntRange(0, 65535), multiple=True, help="Only this port; repeatable.")
+@click.option(
+    "-p",
+    "--port",
+    "ports",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    multiple=True,
+    help="Only this port; repeatable.",
+)
 @click.option("-i", "--ip", "hosts", metavar="ADDRESS", multiple=True, help="Only this address or network; repeatable.")
 @seconds("-d", "--duration", text="End after this long.")
 @click.option("-c", "--count", metavar="PACKETS", type=click.IntRange(min=1), help="End after this many wire packets.")

@@ -89,7 +89,8 @@ class Namespace:
         return "\n".join(shown)
 
     def _inside(self, command: Sequence[str]) -> list[str]:
-        return ["ip", "netns", "exec", self.name, *command]
+        # Not `ip netns exec`: that mounts /sys anew, which a chroot does not let it do.
+        return ["nsenter", f"--net=/run/netns/{self.name}", "--", *command]
 
 
 def veth(

@@ -60,7 +60,7 @@ def test_licences_are_in_the_wheel() -> None:
 
 def test_the_command_is_installed() -> None:
     (command,) = importlib.metadata.entry_points(group="console_scripts", name="tcptrace")
-    assert command.value == "tcptrace.cli:main"
+    assert command.value == "tcptrace.__main__:main"
     assert os.access(Path(sys.executable).parent / "tcptrace", os.X_OK)
 
 

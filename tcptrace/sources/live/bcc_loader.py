@@ -26,6 +26,9 @@ SYSTEM_FOLDERS: Final = (
     "/usr/local/lib/python3*/dist-packages",
     "/usr/local/lib/python3*/site-packages",
 )
+# Of linux/perf_event.h.
+PERF_TYPE_SOFTWARE: Final = 1
+PERF_COUNT_SW_CPU_CLOCK: Final = 0
 INSTALL_HINT: Final = (
     "install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE) or python-bcc (Arch); not from PyPI"
 )
@@ -94,6 +97,32 @@ def put_in_map(programs: Any, name: str, entries: dict[int, int]) -> None:
         result = bcc.lib.bpf_update_elem(fd, ctypes.byref(ctypes.c_int(key)), ctypes.byref(ctypes.c_int(value)), 0)
         if result < 0:
             raise TcptraceError(f"BPF map {name}: {os.strerror(ctypes.get_errno())}")
+
+
+def attach_tick(programs: Any, name: str, frequency_hz: int) -> None:
+    """Run program `name` on every CPU so often, by its software clock.  Raises MissingFeatureError."""
+    with _stderr_aside() as said:
+        try:
+            programs.attach_perf_event(
+                ev_type=PERF_TYPE_SOFTWARE,
+                ev_config=PERF_COUNT_SW_CPU_CLOCK,
+                fn_name=name.encode(),
+                sample_freq=frequency_hz,
+            )
+            return
+        except Exception as error:
+            reason = _last_line(said()) or str(error)
+    raise MissingFeatureError(f"the kernel does not run programs by a perf clock: {reason} (CONFIG_PERF_EVENTS)")
+
+
+def attach_raw_tracepoint(programs: Any, name: str, tracepoint: str) -> bool:
+    """Run program `name` at a raw tracepoint; False where the kernel has no such tracepoint."""
+    with _stderr_aside():
+        try:
+            programs.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=name.encode())
+        except Exception:
+            return False
+    return True
 
 
 @contextlib.contextmanager

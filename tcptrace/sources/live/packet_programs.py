@@ -10,9 +10,6 @@ from tcptrace.sources.live.interface import Interface
 FILTER_MARKER: Final = "/* FILTER */"
 # How often a CPU hands over a batch that is not full, and says how far it has come.
 TICK_HZ: Final = 50
-# PERF_TYPE_SOFTWARE and PERF_COUNT_SW_CPU_CLOCK of linux/perf_event.h.
-PERF_TYPE_SOFTWARE: Final = 1
-PERF_COUNT_SW_CPU_CLOCK: Final = 0
 
 
 class PacketPrograms:
@@ -37,10 +34,9 @@ class PacketPrograms:
     def connect(self, ring_fds: dict[int, int]) -> None:
         """Send each CPU's batches to its ring, and start the tick.  Before anything is attached."""
         bcc_loader.put_in_map(self._bpf, "batches", ring_fds)
-        self._bpf.attach_perf_event(
-            ev_type=PERF_TYPE_SOFTWARE, ev_config=PERF_COUNT_SW_CPU_CLOCK, fn_name=b"tick", sample_freq=TICK_HZ
-        )
-        self._bpf.attach_raw_tracepoint(tp=b"cpu_idle", fn_name=b"going_idle")
+        bcc_loader.attach_tick(self._bpf, "tick", TICK_HZ)
+        # Where there is none, the tick alone has to do.
+        bcc_loader.attach_raw_tracepoint(self._bpf, "going_idle", "cpu_idle")
 
     def close(self) -> None:
         """Give maps, programs and the tick back to the kernel."""
