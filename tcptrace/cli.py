@@ -77,7 +77,7 @@ class StopRequest:
 
 def standard_output() -> TextIO:
     """stdout, buffered whatever PYTHONUNBUFFERED says: unbuffered, a write that a signal interrupts loses its rest."""
-    return open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    return open(1, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False)
 
 
 # What a perf ring can be: a power of two pages.

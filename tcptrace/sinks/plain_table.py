@@ -14,13 +14,21 @@ from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
 PLAIN_ROWS: Final = 20
 
 
+class OutputConsole(Console):
+    """Leaves a closed pipe to the caller; Rich would end the program, with an exit code that says error."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while BrokenPipeError is handled: hand it on."""
+        raise
+
+
 def console_for(stream: IO[str], *, color: bool, width: int | None = None, height: int | None = None) -> Console:
     """A Rich console on `stream`; the size is the terminal's unless given, NO_COLOR is Rich's own matter."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")  # an arrow that the terminal's encoding lacks is a ?, not the end
     cell_len("→")  # Rich imports its width tables at the first such character: without privileges that may be too late
-    return Console(
+    return OutputConsole(
         file=stream,
         no_color=None if color else True,
         width=width,
