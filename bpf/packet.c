@@ -2,7 +2,7 @@
 /*
  * Packets of one interface: TC ingress and egress, or XDP for ingress.
  *
- * hook -> load_window -> parse_link -> filter -> parse_network -> this CPU's batch -> ring
+ * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> this CPU's batch -> ring
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
  * XDP is used, and the text of filter_matches() in place of the FILTER marker.  bcc rewrites map methods in
@@ -45,7 +45,7 @@ static __always_inline struct cpu_state *this_cpu(void)
 	return (struct cpu_state *)cpu_states.lookup(&zero);
 }
 
-/* From here until leave() the tick leaves the batch alone; the time of a record is taken after this. */
+/* From here until busy is 0 again the tick leaves the batch alone; the time of a record is taken after this. */
 static __always_inline int enter(struct cpu_state *cpu)
 {
 	COUNT(cpu, COUNT_FRAMES);
@@ -173,6 +173,7 @@ int tc_packet(struct __sk_buff *skb)
 	r = next_record(cpu);
 	r->time_ns = bpf_ktime_get_ns();
 	f = &cpu->frame;
+	f->merged = skb->gso_size > 0;
 	f->frame_bytes = skb->len + (skb->vlan_present ? VLAN_TAG_BYTES : 0);
 	want = skb->data_end - skb->data; /* what is there without walking fragments */
 	if (want > FIRST_LOAD_BYTES)
@@ -190,7 +191,8 @@ int tc_packet(struct __sk_buff *skb)
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
 		r->direction = skb->tc_classid == DIRECTION_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
-		if (r->direction == DIRECTION_EGRESS && r->payload_bytes && sent_first(skb, r))
+		if (r->direction == DIRECTION_EGRESS && (r->payload_bytes || r->flags & (FLAG_SYN | FLAG_FIN)) &&
+		    sent_first(skb, r))
 			r->note |= NOTE_FIRST_SEND;
 		count_segments(skb, f, r);
 		if (keep(cpu)) {
@@ -242,6 +244,7 @@ int xdp_packet(struct xdp_md *ctx)
 	r = next_record(cpu);
 	r->time_ns = bpf_ktime_get_ns();
 	f = &cpu->frame;
+	f->merged = 0;
 	f->frame_bytes = ctx->data_end - ctx->data;
 	f->available = load_xdp(ctx, f);
 	verdict = verdict_of(cpu, f, r);

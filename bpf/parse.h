@@ -20,6 +20,7 @@
 #define IPV4_HEADER_MIN_BYTES 20
 #define IPV6_HEADER_BYTES 40
 #define TCP_HEADER_MIN_BYTES 20
+#define IP_LENGTH_MAX 65535
 #define TCP_OPTIONS_MAX_BYTES 40
 #define MAX_VLAN_TAGS 2
 /* RFC 8200 section 4.1 lists seven, none of them useful twice before TCP. */
@@ -46,6 +47,7 @@ struct frame {
 	__u64 available;   /* bytes of it in the window */
 	__u64 frame_bytes; /* bytes of the frame, link header included, of one (super-)packet */
 	__u64 offset;      /* of the header parsed next */
+	__u32 merged;      /* a super-packet, whose IP header need not give a length */
 	__u64 scratch;     /* for the verifier's sake only */
 	__u16 ethertype;
 };
@@ -283,7 +285,7 @@ static __always_inline int parse_ipv4(struct frame *f, struct packet_record *r, 
 	left = f->frame_bytes - f->offset;
 	total_bytes = load_be16(p + 2);
 	/* Super-packets over 64 KiB ("big TCP") and some offloads write 0: the frame's length stands for it. */
-	if (total_bytes == 0)
+	if (total_bytes == 0 && (f->merged || left > IP_LENGTH_MAX))
 		total_bytes = left;
 	if (total_bytes < header_bytes || total_bytes > left)
 		return COUNT_MALFORMED_IPV4;
@@ -318,7 +320,7 @@ static __always_inline int parse_ipv6(struct frame *f, struct packet_record *r, 
 	left = f->frame_bytes - f->offset - IPV6_HEADER_BYTES;
 	payload_bytes = load_be16(p + 4);
 	/* 0 is a jumbogram (RFC 2675) or "big TCP": the frame's length stands for it. */
-	if (payload_bytes == 0)
+	if (payload_bytes == 0 && (f->merged || left > IP_LENGTH_MAX))
 		payload_bytes = left;
 	if (f->frame_bytes < f->offset + IPV6_HEADER_BYTES || payload_bytes > left)
 		return COUNT_MALFORMED_IPV6;

@@ -7,14 +7,18 @@ import signal
 def main() -> None:
     """Run the command line.  Until it handles signals itself, Ctrl-C ends the program as it would any other."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    open_standard_files()
+    stand_on_firm_ground()
     from tcptrace import cli
 
     cli.main()
 
 
-def open_standard_files() -> None:
-    """A caller may have closed stdin, stdout or stderr: their numbers must not go to files that we open."""
+def stand_on_firm_ground() -> None:
+    """Make up for what a caller may have taken away: the folder, or stdin, stdout or stderr and their numbers."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir("/")  # the folder we were started in is gone, and the compiler asks for it
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ IDLE_TIMEOUT_S: Final = 600.0
 # About 60 MB when full.
 MAX_CONNECTIONS: Final = 65_536
 MIB: Final = 1 << 20
+# A signal this long after the first means that somebody waits for us, while we wait for who reads our output.
+PATIENCE_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,22 @@ class ReaderGone(Exception):
 
 
 class StopRequest:
-    """Set by SIGINT, SIGTERM and SIGHUP from the start of the program on, so that none ends it half way."""
+    """Set by SIGINT, SIGTERM and SIGHUP from before anything is set up, so that none ends it half way."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.requested = False
+        self._first = 0.0
         for number in self.SIGNALS:
             signal.signal(number, self._request)
 
     def _request(self, number: int, frame: Any) -> None:
-        self.requested = True
+        now = time.monotonic()
+        if self.requested and now > self._first + PATIENCE_S:
+            raise TcptraceError("ended before all output was read")
+        if not self.requested:
+            self.requested, self._first = True, now
 
     def __call__(self) -> bool:
         return self.requested
@@ -163,7 +171,6 @@ def print_interfaces() -> None:
 
 def run_live(options: Options) -> None:
     """Trace an interface until it is over.  Raises TcptraceError and its kinds."""
-    stop = StopRequest()
     from tcptrace.sources.live import interface as interfaces
     from tcptrace.sources.live import pcap_filter, privileges
 
@@ -175,6 +182,7 @@ def run_live(options: Options) -> None:
 
     from tcptrace.sources.live.opening import Opening
 
+    stop = StopRequest()  # until here there is nothing to clean up, and Ctrl-C just ends the program
     opening = Opening(interface, filter_source, xdp=options.hook == "xdp")
     try:
         trace(options, opening, interface, expression, stop)
@@ -207,7 +215,7 @@ def trace(options: Options, opening: Any, interface: "Interface", expression: st
             options.max_connections,
             int(options.idle_timeout * 1e9),
             int(options.closed_timeout * 1e9),
-            source.now_ns(),
+            source.start_ns,
             secrets.randbits(64),
         )
         limits = Limits(options.duration, options.count)

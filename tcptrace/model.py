@@ -4,7 +4,7 @@ A connection runs from `src` (who sent the SYN) to `dst`; `sent` is src to dst, 
 dst to src.  Unknown is NaN in float fields and -1 in signed integer fields, never 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -214,6 +214,3 @@ class Sink(Protocol):
     def restore(self) -> None:
         """Undo what open() did to the terminal; may be called at any time, also twice."""
         ...
-
-
-Sinks = Sequence[Sink]

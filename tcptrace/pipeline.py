@@ -19,8 +19,13 @@ class Source(Protocol):
     """Where records come from.  Times are the trace's clock, nanoseconds."""
 
     clock: Clock
+    start_ns: int  # records begin here
 
     def now_ns(self) -> int: ...
+
+    def complete_ns(self) -> int:
+        """All records up to this time have been handed on, or will be by the next read."""
+        ...
 
     def read(self, timeout_s: float) -> npt.NDArray[Any]:
         """The next records in time order (records.PACKET_RECORD), possibly none after `timeout_s`."""
@@ -96,7 +101,7 @@ class Pipeline:
 
         Raises TcptraceError after the final output if the source broke off.
         """
-        started_ns = self.source.now_ns()
+        started_ns = self.source.start_ns
         self._cpu_ns, self._cpu_since = self.source.cpu_ns(), time.perf_counter_ns()
         broken: TcptraceError | None = None
         interval_ns = int(self.interval_s * 1e9)
@@ -111,7 +116,7 @@ class Pipeline:
             shown = shown or self._packets > 0
             due_ns = now_ns + interval_ns
             try:
-                self._end_interval(now_ns)
+                self._end_interval()
             except TcptraceError as error:
                 broken = error
                 break
@@ -162,9 +167,10 @@ class Pipeline:
             self._hand_on_ended()
         self._hand_on_ended()
 
-    def _end_interval(self, now_ns: int) -> None:
-        self._expire(now_ns)
-        view = self._view(now_ns)
+    def _end_interval(self) -> None:
+        complete_ns = self.source.complete_ns()
+        self._expire(complete_ns)
+        view = self._view(complete_ns)
         for sink in self.sinks:
             sink.update(view)
         self.engine.clear_changed()
@@ -182,12 +188,18 @@ class Pipeline:
         return IntervalView(now_ns, interval_s, cpu_percent, totals, self.engine.rows_view())
 
     def _finish(self) -> None:
-        """What was under way when the end came still counts."""
-        self.source.stop()
+        """What was under way when the end came still counts.  Raises TcptraceError after the final output."""
+        trouble: TcptraceError | None = None
+        try:
+            self.source.stop()
+        except TcptraceError as error:
+            trouble = error
         while not self.source.finished:
             self._take(self.source.read(READ_TIMEOUT_S))
         while len(records := self.source.read(0)):
             self._take(records)
-        view = self._view(self.source.now_ns())
+        view = self._view(self.source.complete_ns())
         for sink in self.sinks:
             sink.close(view)
+        if trouble is not None:
+            raise trouble

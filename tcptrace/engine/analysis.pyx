@@ -41,7 +41,7 @@ cdef uint8_t analyse(segment_pool *pool, connection *c, int x, const packet_reco
     if p.flags & FLAG_RST:
         if reset_counts(end, peer, row_of(c, 1 - x), p):
             c.reset = True
-        d.window = p.window  # and means nothing
+        d.window = p.window
     else:
         if p.flags & FLAG_SYN:
             take_syn(c, end, d, p)
@@ -145,9 +145,8 @@ cdef uint8_t take_range(segment_pool *pool, connection *c, int x, const packet_r
     if not end.seen:
         end.next_seq = p.seq
     elif p.note & NOTE_FIRST_SEND and before(p.seq, end.next_seq):
-        take_back(pool, end, p.seq)
+        row_of(c, x).local_drops += take_back(pool, end, p.seq)
         end.next_seq = p.seq
-        row_of(c, x).local_drops += p.segments
     elif is_keep_alive(end, p):
         return KEEP_ALIVE
     if is_zero_window_probe(end, &c.ends[1 - x], p):
@@ -164,7 +163,7 @@ cdef uint8_t take_range(segment_pool *pool, connection *c, int x, const packet_r
         end.ambiguous = True
         end.ambiguous_until = end.next_seq if before(stop, end.next_seq) else stop
     if before(end.next_seq, stop):
-        await_ack(pool, end, p.seq, stop, p.time_ns)
+        await_ack(pool, end, p.seq, stop, p.segments, p.time_ns)
         end.next_seq = stop
     return found
 

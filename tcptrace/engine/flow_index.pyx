@@ -15,9 +15,10 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
 
 
 cdef inline uint64_t hash_end(uint64_t seed, const uint8_t *address, uint16_t port) noexcept nogil:
+    """Mixed after each part, the seed in each: no part can be chosen to make up for another."""
     cdef uint64_t words[2]
     memcpy(words, address, 16)
-    return mix(mix(words[0] ^ seed) + words[1] + (<uint64_t>port << 32 ^ port))
+    return mix(mix(mix(words[0] ^ seed) ^ words[1] ^ (seed << 1)) ^ port ^ (seed << 2))
 
 
 cdef uint64_t hash_of(const flow_index *index, const packet_record *p) noexcept nogil:
@@ -29,6 +30,8 @@ cdef uint64_t hash_of(const flow_index *index, const packet_record *p) noexcept 
 
 cdef inline int side_of(const connection *c, const packet_record *p) noexcept nogil:
     """0 if p runs from src to dst of c, 1 if the other way, -1 if it is not of c."""
+    if p.ip_version != c.row.ip_version:
+        return -1  # IPv6 packets may carry v4-mapped addresses
     if (
         p.src_port == c.row.src_port and p.dst_port == c.row.dst_port
         and memcmp(p.src_addr, c.row.src_addr, 16) == 0 and memcmp(p.dst_addr, c.row.dst_addr, 16) == 0

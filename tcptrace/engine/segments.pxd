@@ -7,6 +7,7 @@ from tcptrace.engine.rows cimport endpoint
 cdef struct segment:
     uint32_t start
     uint32_t end
+    uint32_t packets        # wire packets, of what waits for an acknowledgment
     int64_t time_ns
     int32_t next            # -1 at the end
 
@@ -20,8 +21,10 @@ cdef struct segment_pool:
 
 cdef void clear_endpoint(endpoint *end) noexcept nogil
 cdef void release(segment_pool *pool, endpoint *end) noexcept nogil
-cdef void await_ack(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, int64_t time_ns) noexcept nogil
-cdef void take_back(segment_pool *pool, endpoint *end, uint32_t start) noexcept nogil
+cdef void await_ack(
+    segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, uint32_t packets, int64_t time_ns
+) noexcept nogil
+cdef int64_t take_back(segment_pool *pool, endpoint *end, uint32_t start) noexcept nogil
 cdef int64_t take_acked(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil
 cdef void add_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, int64_t time_ns) noexcept nogil
 cdef int64_t fill_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop) noexcept nogil

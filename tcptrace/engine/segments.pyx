@@ -61,7 +61,9 @@ cdef void release(segment_pool *pool, endpoint *end) noexcept nogil:
     end.unacked_count = end.hole_count = 0
 
 
-cdef void await_ack(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, int64_t time_ns) noexcept nogil:
+cdef void await_ack(
+    segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, uint32_t packets, int64_t time_ns
+) noexcept nogil:
     """Bytes start..stop went out at time_ns for the first time; ranges come in rising order."""
     cdef int32_t index
     if end.unacked_count >= UNACKED_MAX:
@@ -76,6 +78,7 @@ cdef void await_ack(segment_pool *pool, endpoint *end, uint32_t start, uint32_t 
             return
     pool.items[index].start = start
     pool.items[index].end = stop
+    pool.items[index].packets = packets
     pool.items[index].time_ns = time_ns
     pool.items[index].next = NONE
     if end.unacked_first == NONE:
@@ -86,8 +89,9 @@ cdef void await_ack(segment_pool *pool, endpoint *end, uint32_t start, uint32_t 
     end.unacked_count += 1
 
 
-cdef void take_back(segment_pool *pool, endpoint *end, uint32_t start) noexcept nogil:
-    """What begins at `start` or after it was not sent after all."""
+cdef int64_t take_back(segment_pool *pool, endpoint *end, uint32_t start) noexcept nogil:
+    """What begins at `start` or after it was not sent after all: how many packets that are."""
+    cdef int64_t packets = 0
     cdef int32_t index = end.unacked_first, last = NONE
     while index != NONE and before(pool.items[index].start, start):
         last = index
@@ -99,9 +103,11 @@ cdef void take_back(segment_pool *pool, endpoint *end, uint32_t start) noexcept 
     end.unacked_last = last
     while index != NONE:
         last = pool.items[index].next
+        packets += pool.items[index].packets
         give_back(pool, index)
         end.unacked_count -= 1
         index = last
+    return packets
 
 
 cdef int64_t take_acked(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:

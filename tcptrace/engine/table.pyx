@@ -204,6 +204,9 @@ cdef class Table:
         """The connection leaves the table; its row waits in ended_rows."""
         cdef connection *c = &self.rows[row]
         c.row.end_reason = reason
+        if c.row.changed:  # since the last interval: the rates are not of now
+            forget_rate(&c.row.sent)
+            forget_rate(&c.row.received)
         memcpy(&self.ended_rows[self.ended_count], &c.row, sizeof(connection_row))
         self.ended_count += 1
         self.connections -= 1
@@ -374,7 +377,7 @@ cdef void count_packet(connection *c, int x, const packet_record *p, uint8_t fou
         c.row.near_end |= NEAR_SRC if x == 0 else NEAR_DST
     elif p.direction == DIRECTION_INGRESS:
         c.row.near_end |= NEAR_DST if x == 0 else NEAR_SRC
-    c.row.last_ns = p.time_ns
+    c.row.last_ns = max(c.row.last_ns, <int64_t>p.time_ns)
     c.row.changed = 1
     remember(c, x, p, found)
 
@@ -392,6 +395,10 @@ cdef inline void remember(connection *c, int x, const packet_record *p, uint8_t 
     brief.segments = p.segments
     brief.received = x
     brief.analysis = found
+
+
+cdef inline void forget_rate(direction_row *d) noexcept nogil:
+    d.packets_per_s = d.bytes_per_s = NAN
 
 
 cdef inline void refresh_rate(direction_row *d, endpoint *end, double seconds) noexcept nogil:

@@ -15,6 +15,7 @@ from tcptrace.model import (
     Rows,
     TraceInfo,
 )
+from tcptrace.records import FLAG_ACK
 from tcptrace.sinks import bulk, human
 
 Columns = dict[str, list[Any]]
@@ -158,7 +159,7 @@ def _brief(packet: tuple[int, ...], start_ns: int) -> str:
     time_ns, seq, ack, payload_bytes, window, flags, segments, received, analysis = packet
     text = (
         f"{(time_ns - start_ns) / 1e9:+.6f} {'received' if received else 'sent'} {human.flags_short(flags)}"
-        f" seq {seq} ack {ack} win {window} len {payload_bytes}"
+        f" seq {seq}{f' ack {ack}' if flags & FLAG_ACK else ''} win {window} len {payload_bytes}"
     )
     if segments > 1:
         text += f" ×{segments}"

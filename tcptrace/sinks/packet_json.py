@@ -50,7 +50,8 @@ def _headers(packets: npt.NDArray[Any]) -> dict[str, list[Any]]:
         "vlan_id": bulk.where(vlans > 0, (packets["vlan_outer"] & _VLAN_ID).tolist()),
         "vlan_inner_id": bulk.where(vlans > 1, (packets["vlan_inner"] & _VLAN_ID).tolist()),
     }
-    for name in ("seq", "ack", "window", "payload_bytes", "frame_bytes", "segments", "ttl"):
+    columns["ack"] = bulk.where(packets["flags"] & r.FLAG_ACK, packets["ack"].tolist())
+    for name in ("seq", "window", "payload_bytes", "frame_bytes", "segments", "ttl"):
         columns[name] = packets[name].tolist()
     return columns
 

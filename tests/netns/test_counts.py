@@ -639,7 +639,7 @@ def as_event(seen: Segment, direction: str) -> dict[str, Any]:
         "ecn": seen.traffic_class & 3,
         "ip_id": seen.ip_id,
         "seq": seen.seq,
-        "ack": seen.ack,
+        "ack": seen.ack if seen.flags & 0x10 else None,
         "flags": {name for name, bit in FLAGS.items() if seen.flags & bit},
         "window": seen.window,
         "payload_bytes": seen.payload_bytes,

@@ -265,7 +265,7 @@ def test_a_packet_that_carries_everything(run: Run, full_packet: np.ndarray) -> 
 def test_a_packet_that_carries_nothing(run: Run, make_packet: Callable[..., np.ndarray]) -> None:
     run.sink.packets(make_packet(("::1", 1), ("::1", 2), direction=r.DIRECTION_UNKNOWN))
     (event,) = run.take()
-    nothing = "direction ip_id vlan_id vlan_inner_id mss_bytes window_scale ts_value ts_echo src_mac dst_mac"
+    nothing = "direction ack ip_id vlan_id vlan_inner_id mss_bytes window_scale ts_value ts_echo src_mac dst_mac"
     assert {name for name, value in event.items() if value is None} == set(nothing.split())
     assert (event["sack_permitted"], event["sack_blocks"], event["flags"]) == (False, [], "")
 

@@ -393,6 +393,7 @@ def test_ipv6_version_and_length(parse: Parser) -> None:
     assert parse(ethernet(ipv6(tcp(), payload_bytes=19), IPV6_TYPE))[0] == "malformed_tcp"
     padded = ethernet(ipv6(tcp(b"ab"), payload_bytes=22), IPV6_TYPE) + b"\xaa" * 30
     assert parse(padded)[1]["payload_bytes"] == 2
+    assert parse(ethernet(ipv6(tcp(), payload_bytes=0), IPV6_TYPE))[0] == "malformed_tcp"
     jumbo = parse(ethernet(ipv6(tcp(), payload_bytes=0), IPV6_TYPE), frame_bytes=200_074)
     assert (jumbo[0], jumbo[1]["payload_bytes"]) == ("tcp", 200_000)
 

@@ -240,6 +240,8 @@ def _perform(attachments: "Attachments", request: dict[str, Any], fds: list[int]
             attachments.attach_tc(request["ifindex"], fds[0], ingress=request["ingress"], egress=request["egress"])
         finally:
             os.close(fds[0])
-    else:
+    elif request["do"] == "remove":
         attachments.remove_all()
+    else:
+        raise TcptraceError(f"the guard does not know the request {request['do']!r}")
     return None

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import pwd
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tcptrace.errors import NotPermittedError, TcptraceError
@@ -120,13 +121,17 @@ def _ordinary_id(text: str | None) -> int | None:
 
 def _become(user: User) -> None:
     """Change ids in every thread; nothing if this root may not (EPERM) or has no such id (EINVAL), as in containers."""
-    try:
-        os.setgroups([])
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EINVAL):
-            raise TcptraceError(f"cannot give up root: {error.strerror}") from error
+    steps: list[Callable[[], None]] = [
+        lambda: os.setgroups([]),
+        lambda: os.setresgid(user.gid, user.gid, user.gid),
+        lambda: os.setresuid(user.uid, user.uid, user.uid),
+    ]
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL):
+                raise TcptraceError(f"cannot give up root: {error.strerror}") from error
 
 
 def _clear_capabilities() -> None:

@@ -77,7 +77,7 @@ cdef uint64_t RESTING_NS = 60_000_000
 # Records of one CPU kept waiting for the others; past that they stay in the ring, where a full one is counted.
 cdef uint64_t PENDING_MAX = 262_144
 
-if PACKET_RECORD.itemsize != sizeof(packet_record) or len(COUNTER_NAMES) != COUNTERS:
+if PACKET_RECORD.itemsize != sizeof(packet_record) or len(COUNTER_NAMES) != COUNTERS or COUNTERS > 16:
     raise ImportError("tcptrace.records and the compiled ring reader do not match: reinstall tcptrace")
 
 

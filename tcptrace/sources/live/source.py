@@ -57,6 +57,7 @@ class LiveSource:
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus)), time.monotonic_ns())
         programs.connect(self._ring.fds)
         self._follow_clock()
+        self.start_ns = time.monotonic_ns()
         self.attached = self._attach()
 
     def _attach(self) -> str:
@@ -93,15 +94,22 @@ class LiveSource:
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
         if self._stop_ns is None:
-            self._guard.close()
-            self._stop_ns = time.monotonic_ns()
+            try:
+                self._guard.close()
+            finally:
+                self._stop_ns = time.monotonic_ns()
+
+    def complete_ns(self) -> int:
+        """All records up to this time are in the rings or have been read; not past stop()."""
+        complete_ns = self._ring.complete_ns(time.monotonic_ns())
+        return complete_ns if self._stop_ns is None else min(complete_ns, self._stop_ns)
 
     @property
     def finished(self) -> bool:
         """After stop(): all that came before it has been read."""
         if self._stop_ns is None:
             return False
-        return self._ring.complete_ns(time.monotonic_ns()) >= self._stop_ns
+        return self.complete_ns() >= self._stop_ns
 
     def check(self) -> str | None:
         """Once an interval: a warning when the interface went down.  Raises TcptraceError when it is gone."""
