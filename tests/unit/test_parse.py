@@ -60,6 +60,7 @@ int main(void)
 			return 1;
 		f->available = q.available;
 		f->frame_bytes = q.frame_bytes;
+		f->merged = 0;
 		verdict = parse_link(f, q.link, r);
 		if (verdict == COUNT_TCP)
 			verdict = parse_network(f, r);
