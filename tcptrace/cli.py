@@ -56,6 +56,10 @@ class ReaderGone(Exception):
     """Whoever reads our output has seen enough."""
 
 
+class OutputStalled(Exception):
+    """Whoever reads our output has stopped, and somebody wants us to end."""
+
+
 class StopRequest:
     """Set by SIGINT, SIGTERM and SIGHUP from before anything is set up, so that none ends it half way."""
 
@@ -70,7 +74,7 @@ class StopRequest:
     def _request(self, number: int, frame: Any) -> None:
         now = time.monotonic()
         if self.requested and now > self._first + PATIENCE_S:
-            raise TcptraceError("ended before all output was read")
+            raise OutputStalled
         if not self.requested:
             self.requested, self._first = True, now
 
@@ -263,9 +267,11 @@ def main() -> None:
     try:
         command.main(standalone_mode=False)
     except ReaderGone:
-        # Nor shall the interpreter complain when it flushes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        discard_output()
         sys.exit(0)
+    except OutputStalled:
+        discard_output()
+        fail(TcptraceError("ended before all output was read"), verbose=False)
     except click.ClickException as error:
         fail(UsageError(error.format_message()), verbose=False)
     except (click.Abort, KeyboardInterrupt):
@@ -276,6 +282,11 @@ def main() -> None:
         fail(TcptraceError(f"{error.filename or 'output'}: {error.strerror or error}"), verbose)
     except Exception as error:
         fail(TcptraceError(f"{type(error).__name__}: {error}"), verbose)
+
+
+def discard_output() -> None:
+    """What is still buffered has no reader: the interpreter shall not wait for one, nor complain, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def fail(error: TcptraceError, verbose: bool) -> None:

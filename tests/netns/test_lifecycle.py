@@ -1,5 +1,6 @@
 """However a trace ends, at whatever moment: its exit code, its words, and that nothing of it is left."""
 
+import fcntl
 import json
 import os
 import random
@@ -268,6 +269,31 @@ def test_a_closed_pipe_ends_it_quietly(link: Link, arguments: list[str]) -> None
                     break
             assert process.stderr is not None
             assert (process.stderr.read(), process.returncode) == ("", 0)
+
+
+def test_a_reader_that_stopped_is_not_waited_for(link: Link) -> None:
+    """The first signal asks for an end; one that comes seconds later does not leave it to the reader."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    command = [str(COMMAND), "--json", "--packets", "--interval", "0.1", "veth0"]
+    process = link.near.popen(command, stdin=subprocess.DEVNULL, stdout=writer)
+    with process, open(reader, "rb", buffering=0) as stream, ExitStack() as killed:
+        killed.callback(process.kill)
+        os.close(writer)
+        assert stream.read(1) == b"{"
+        pair = link.connection()
+        for _ in attempts():
+            pair.ping_pong(50)
+            if "pipe_write" in Path(f"/proc/{process.pid}/wchan").read_text():
+                break
+        for _ in attempts():
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+                break
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.returncode) == ("tcptrace: ended before all output was read\n", 1)
+    assert link.near.filters("veth0", "ingress") == []
 
 
 def test_head_takes_one_line(link: Link) -> None:

@@ -57,8 +57,8 @@ class LiveSource:
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus)), time.monotonic_ns())
         programs.connect(self._ring.fds)
         self._follow_clock()
-        self.start_ns = time.monotonic_ns()
         self.attached = self._attach()
+        self.start_ns = time.monotonic_ns()
 
     def _attach(self) -> str:
         # Every packet on lo goes out and comes in again: one hook sees each of them once.
