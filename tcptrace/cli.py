@@ -178,6 +178,8 @@ def run_live(options: Options) -> None:
     from tcptrace.sources.live import interface as interfaces
     from tcptrace.sources.live import pcap_filter, privileges
 
+    if options.interface and " " in options.interface:
+        raise UsageError(f"{options.interface!r} is no interface: a FILTER comes after INTERFACE")
     expression = pcap_filter.combine(options.filter_words, options.ports, options.hosts)
     interface = interfaces.find_interface(options.interface)
     filter_source = pcap_filter.filter_source(expression, ethernet=interface.link == "ethernet")
