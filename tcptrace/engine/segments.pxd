@@ -8,8 +8,8 @@ cdef struct segment:
     uint32_t start
     uint32_t end
     uint32_t packets        # wire packets, of what waits for an acknowledgment
-    int64_t time_ns
     int32_t next            # -1 at the end
+    int64_t time_ns
 
 cdef struct segment_pool:
     segment *items
