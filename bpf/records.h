@@ -59,6 +59,8 @@ enum record_note {
 	NOTE_FIRST_FRAGMENT = 0x01, /* payload_bytes is this fragment's, not the segment's */
 	NOTE_ETHERNET = 0x02,       /* the MAC addresses are real */
 	NOTE_FIRST_SEND = 0x04,     /* its socket on this host has not counted these bytes as sent */
+	NOTE_TAG_ASIDE = 0x08,      /* the outer VLAN tag is not in the frame's bytes (skb->vlan_tci) */
+	NOTE_TAG_8021AD = 0x10,     /* with NOTE_TAG_ASIDE: its ethertype is 0x88a8, not 0x8100 */
 };
 
 /* One TCP segment, or one super-packet of `segments` segments (GSO/GRO). */

@@ -211,7 +211,7 @@ def trace(options: Options, opening: Any, interface: "Interface", expression: st
     source = opening.source(int(options.ring_size) * MIB if options.ring_size else None)
     try:
         # What a sink imports may not be readable any more once privileges are dropped.
-        info = TraceInfo(interface.name, source.attached, expression, interface.link, source.clock, __version__)
+        info = TraceInfo(interface.name, source.attached, expression, source.clock, __version__)
         for sink in sinks:
             sink.open(info)
         user = privileges.drop()

@@ -4,12 +4,14 @@ A connection runs from `src` (who sent the SYN) to `dst`; `sent` is src to dst, 
 dst to src.  Unknown is NaN in float fields and -1 in signed integer fields, never 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from tcptrace.records import CaptureInterface, Frames
 
 SCHEMA_VERSION: Final = 1
 
@@ -45,21 +47,41 @@ PACKET_BRIEF: Final = np.dtype(
         ("window", "u2"),
         ("flags", "u2"),
         ("segments", "u2"),
-        ("received", "u1"),  # 0: src to dst, 1: dst to src
-        ("analysis", "u1"),  # bits of ANALYSIS
+        ("received", "u2"),  # 0: src to dst, 1: dst to src
+        ("analysis", "u4"),  # bits of ANALYSIS
     ],
     align=True,
 )
 
 ANALYSIS: Final = (
-    "retransmission",
+    "retransmission",  # also of the next two, which are kinds of it
+    "fast_retransmission",
+    "spurious_retransmission",
     "out_of_order",
-    "duplicate_ack",
-    "zero_window",
-    "keep_alive",
     "previous_segment_not_captured",
+    "duplicate_ack",
+    "acked_unseen_segment",
+    "window_update",
+    "window_full",
+    "zero_window",
+    "zero_window_probe",
+    "zero_window_probe_ack",
+    "keep_alive",
+    "keep_alive_ack",
+    "port_reuse",
+    "duplicate_sack",  # RFC 2883: the receiver reports bytes that it got twice
+    "local_drop",  # bytes that this host's own queue had refused, sent once more
 )
 """Index is the bit: what the engine found about one segment, Wireshark's terms."""
+
+HANDSHAKES: Final = (None, "complete", "half_open", "refused", "unanswered")
+"""How the connection was opened; the first is "no SYN was seen".  half_open: SYN and SYN-ACK, but not the ACK."""
+
+CLOSED_BY: Final = (None, "src", "dst", "both")
+"""Who sent the first FIN, or the RST; "both" is a simultaneous close.  The first is "nobody yet"."""
+
+CLOSE_KINDS: Final = (None, "fin", "reset")
+"""What closed the connection or began to; a reset after both FINs does not count."""
 
 DIRECTION: Final = np.dtype(
     [
@@ -74,27 +96,48 @@ DIRECTION: Final = np.dtype(
         ("window_bytes", "i8"),  # scaled; -1 where the scale is not known
         ("window_min_bytes", "i8"),
         ("window_max_bytes", "i8"),
-        ("retransmissions", "i8"),
+        ("retransmissions", "i8"),  # all kinds
         ("retransmitted_bytes", "i8"),
+        ("fast_retransmissions", "i8"),
+        ("spurious_retransmissions", "i8"),
         ("local_drops", "i8"),  # sent once more because this host's own queue had refused them
         ("out_of_order", "i8"),
         ("duplicate_acks", "i8"),
+        ("acked_unseen_segments", "i8"),
+        ("window_updates", "i8"),
+        ("windows_full", "i8"),
         ("zero_windows", "i8"),
+        ("zero_window_probes", "i8"),
+        ("zero_window_probe_acks", "i8"),
         ("keep_alives", "i8"),
+        ("keep_alive_acks", "i8"),
         ("gaps", "i8"),  # "previous segment not captured"
+        ("sacks", "i8"),  # segments with SACK blocks
+        ("duplicate_sacks", "i8"),  # of them, those that report bytes received twice
+        ("ecn_ce", "i8"),  # packets whose IP header says "congestion experienced"
+        ("ecn_ece", "i8"),  # packets with ECE, the SYN's not counted
+        ("ecn_cwr", "i8"),  # packets with CWR, the SYN's not counted
+        ("in_flight_bytes", "i8"),  # sent and not acknowledged, as of the last segment
+        ("in_flight_max_bytes", "i8"),
         ("rtt_count", "i8"),
         ("rtt_last_us", "f8"),
         ("rtt_smoothed_us", "f8"),  # RFC 6298 section 2
         ("rtt_min_us", "f8"),
         ("rtt_max_us", "f8"),
         ("rtt_mean_us", "f8"),
+        ("rtt_stddev_us", "f8"),  # of the samples, divisor n - 1
+        ("rtt_p50_us", "f8"),
+        ("rtt_p90_us", "f8"),
+        ("rtt_p99_us", "f8"),
         ("rtt_jitter_us", "f8"),  # RFC 3550 section 6.4.1, on RTT samples
+        ("timestamp_hz", "f8"),  # how fast the sender's timestamp clock (RFC 7323) ticks
         ("mss_bytes", "i4"),  # announced on the SYN
         ("window_scale", "i4"),  # announced on the SYN: shift; -1 not announced or not seen
         ("flags_seen", "u2"),
         ("ttl", "i2"),
         ("traffic_class", "i2"),
         ("mac", "u1", 6),  # of who sends in this direction
+        ("mac_known", "u1"),
     ],
     align=True,
 )
@@ -106,6 +149,7 @@ CONNECTION: Final = np.dtype(
         ("start_ns", "i8"),  # the trace's clock; Clock.wall_ns makes it UTC
         ("last_ns", "i8"),
         ("handshake_rtt_us", "f8"),  # SYN to the ACK of the SYN-ACK
+        ("half_closed_us", "f8"),  # from the first FIN to the other end's, or to now
         ("sent", DIRECTION),
         ("received", DIRECTION),
         ("recent", PACKET_BRIEF, RECENT_PACKETS),  # a ring; recent_total % 5 is the oldest once full
@@ -121,6 +165,10 @@ CONNECTION: Final = np.dtype(
         ("dst_state", "u1"),
         ("initiator_known", "u1"),  # 1: a SYN said who is src; 0: told from the ports
         ("near_end", "u1"),  # index into NEAR_ENDS
+        ("handshake", "u1"),  # index into HANDSHAKES
+        ("closed_by", "u1"),  # index into CLOSED_BY
+        ("close_kind", "u1"),  # index into CLOSE_KINDS
+        ("port_reuse", "u1"),  # 1: an earlier connection of the trace had the same addresses and ports
         ("end_reason", "u1"),  # index into END_REASONS
         ("in_use", "u1"),  # 0: an empty row of the table
         ("changed", "u1"),  # 1: a packet since the last interval
@@ -128,6 +176,19 @@ CONNECTION: Final = np.dtype(
     align=True,
 )
 """One connection; rows of the engine's table start with it."""
+
+FINDING: Final = np.dtype(
+    [
+        ("connection_id", "u8"),
+        ("rtt_us", "f8"),  # of the sample that this segment's ACK completed
+        ("in_flight_bytes", "i8"),  # after this segment; -1 without payload
+        ("duplicate_ack_number", "u4"),  # of a duplicate ACK: which one in a row, from 1
+        ("analysis", "u4"),  # bits of ANALYSIS
+        ("received", "u4"),  # 0: src to dst, 1: dst to src
+    ],
+    align=True,
+)
+"""What the engine made of one record."""
 
 Rows = npt.NDArray[Any]
 """A structured array of CONNECTION rows."""
@@ -158,6 +219,7 @@ class Totals:
     connections_by_state: Mapping[str, int] = field(default_factory=dict)  # by STATES name
     evicted: int = 0  # left the table because it was full
     rtt_samples_dropped: int = 0  # segments not followed for RTT because the pool was full
+    rtt_percentiles_dropped: int = 0  # RTT samples not in the percentiles because their memory was full
     counters: Mapping[str, int] = field(default_factory=dict)  # the source's, names of records.COUNTERS
     perf_lost_samples: int = 0  # PERF_RECORD_LOST, a check on counters["records_lost"]
     unordered: int = 0  # records that came after a later one had been handed on
@@ -167,18 +229,29 @@ class Totals:
 class TraceInfo:
     """What is traced and how, known once the source has opened."""
 
-    interface: str | None
+    interface: str | None  # None: capture files
     hook: str | None
     filter: str | None
-    link: str  # "ethernet" or "raw"
     clock: Clock
     version: str
+    files: tuple[str, ...] = ()
+    interfaces: Sequence[CaptureInterface] = ()  # of the frames; a capture file may add some while it is read
+
+
+@dataclass(frozen=True)
+class PacketBatch:
+    """Records in time order (records.PACKET_RECORD), what the engine found (FINDING), and the frames themselves."""
+
+    records: npt.NDArray[Any]
+    findings: npt.NDArray[Any]
+    frames: Frames | None  # only for sinks that want frames
 
 
 class View(Protocol):
     """What a sink sees at each interval.  Arrays are views: read them before returning."""
 
     time_ns: int  # the trace's clock
+    start_ns: int  # the trace's clock when it began
     interval_s: float  # the time the rates are over
     cpu_percent: float  # the tracer's own CPU since the last interval, 100 = one core
     totals: Totals
@@ -192,11 +265,12 @@ class Sink(Protocol):
     """An output.  Called in this order: open, then packets/update as they come, then close."""
 
     wants_packets: bool
+    wants_frames: bool  # implies wants_packets
 
     def open(self, info: TraceInfo) -> None: ...
 
-    def packets(self, records: npt.NDArray[Any]) -> None:
-        """Records in time order (records.PACKET_RECORD); only if `wants_packets`."""
+    def packets(self, batch: PacketBatch) -> None:
+        """The next packets, valid during the call; only if `wants_packets`."""
         ...
 
     def ended(self, rows: Rows) -> None:

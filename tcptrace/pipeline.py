@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tcptrace.errors import TcptraceError
-from tcptrace.model import Clock, Rows, Sink, Totals
+from tcptrace.model import FINDING, Clock, PacketBatch, Rows, Sink, Totals
+from tcptrace.records import Frames
 
 # How long a read may wait: as long as the kernel side keeps a packet back (a tick), and a Ctrl-C goes unnoticed.
 READ_TIMEOUT_S: Final = 0.02
@@ -29,6 +30,10 @@ class Source(Protocol):
 
     def read(self, timeout_s: float) -> npt.NDArray[Any]:
         """The next records in time order (records.PACKET_RECORD), possibly none after `timeout_s`."""
+        ...
+
+    def frames(self) -> Frames | None:
+        """The frames of the records that the last read() returned, where the source was asked to keep them."""
         ...
 
     def stop(self) -> None:
@@ -52,7 +57,7 @@ class Source(Protocol):
 class Engine(Protocol):
     """The analysis: engine.table.Table."""
 
-    def process(self, records: npt.NDArray[Any]) -> int: ...
+    def process(self, records: npt.NDArray[Any], findings: npt.NDArray[Any] | None = None) -> int: ...
     def expire(self, now_ns: int) -> bool: ...
     def take_ended(self) -> Rows: ...
     def refresh(self, now_ns: int) -> float: ...
@@ -74,6 +79,7 @@ class IntervalView:
     """model.View: what the sinks see at the end of an interval."""
 
     time_ns: int
+    start_ns: int
     interval_s: float
     cpu_percent: float
     totals: Totals
@@ -85,16 +91,20 @@ class IntervalView:
 
 @dataclass
 class Pipeline:
-    """One trace.  `stop_requested` is asked before each read; `warn` takes a line for the user."""
+    """One trace.  `stop_requested` is asked before each read; `warn` takes a line for the user.
+
+    interval_s: time between updates by the trace's clock; None for none but the final output.
+    """
 
     source: Source
     engine: Engine
     sinks: Sequence[Sink]
-    interval_s: float
+    interval_s: float | None
     limits: Limits
     stop_requested: Callable[[], bool]
     warn: Callable[[str], None]
     _packets: int = field(default=0, init=False)
+    _packet_sinks: list[Sink] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Until a limit, a request to stop or the end of the source; then the final output.
@@ -104,12 +114,16 @@ class Pipeline:
         started_ns = self.source.start_ns
         self._cpu_ns, self._cpu_since = self.source.cpu_ns(), time.perf_counter_ns()
         broken: TcptraceError | None = None
-        interval_ns = int(self.interval_s * 1e9)
-        due_ns = started_ns + interval_ns
+        self._packet_sinks = [sink for sink in self.sinks if sink.wants_packets]
+        interval_ns = int(self.interval_s * 1e9) if self.interval_s is not None else None
+        due_ns = started_ns + (interval_ns or 0)
         shown = False
         while not self._is_over(started_ns):
             self._take(self.source.read(READ_TIMEOUT_S))
             now_ns = self.source.now_ns()
+            if interval_ns is None:
+                self._expire(self.source.complete_ns())
+                continue
             # The first packets are shown at once, not after a first interval.
             if now_ns < due_ns and (shown or not self._packets):
                 continue
@@ -138,14 +152,17 @@ class Pipeline:
         if not len(records):
             return
         self._packets += int(records["segments"].sum(dtype=np.int64))
-        taken = self.engine.process(records)
+        findings = np.empty(len(records), FINDING) if self._packet_sinks else None
+        taken = 0
         while taken < len(records):
+            taken += self.engine.process(records[taken:], None if findings is None else findings[taken:])
             self._hand_on_ended()
-            taken += self.engine.process(records[taken:])
-        self._hand_on_ended()
-        for sink in self.sinks:
-            if sink.wants_packets:
-                sink.packets(records)
+        if findings is None:
+            return
+        frames = self.source.frames()
+        batch = PacketBatch(records, findings, None if frames is None else frames.first(len(records)))
+        for sink in self._packet_sinks:
+            sink.packets(batch)
 
     def _up_to_limit(self, records: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Not more than reach the limit of packets; a super-packet is not divided."""
@@ -185,7 +202,7 @@ class Pipeline:
         cpu_ns, since = self.source.cpu_ns(), time.perf_counter_ns()
         cpu_percent = 100 * (cpu_ns - self._cpu_ns) / max(since - self._cpu_since, 1)
         self._cpu_ns, self._cpu_since = cpu_ns, since
-        return IntervalView(now_ns, interval_s, cpu_percent, totals, self.engine.rows_view())
+        return IntervalView(now_ns, self.source.start_ns, interval_s, cpu_percent, totals, self.engine.rows_view())
 
     def _finish(self) -> None:
         """What was under way when the end came still counts.  Raises TcptraceError after the final output."""

@@ -4,9 +4,11 @@ The C header is the definition; `tests/unit/test_records.py` holds these against
 compiler makes of it, and the compiled ring reader refuses to load when the sizes differ.
 """
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 SACK_BLOCKS: Final = 3
 
@@ -77,6 +79,8 @@ OPTION_MALFORMED: Final = 0x80
 NOTE_FIRST_FRAGMENT: Final = 0x01
 NOTE_ETHERNET: Final = 0x02
 NOTE_FIRST_SEND: Final = 0x04
+NOTE_TAG_ASIDE: Final = 0x08
+NOTE_TAG_8021AD: Final = 0x10
 
 COUNTERS: Final = (
     "tcp",
@@ -97,3 +101,37 @@ COUNTERS: Final = (
     "nested",
 )
 """Names of enum counter, in its order."""
+
+
+@dataclass(frozen=True)
+class CaptureInterface:
+    """An interface that frames were seen on."""
+
+    name: str | None
+    description: str | None
+    link_type: int  # LINKTYPE_… of https://www.tcpdump.org/linktypes.html
+    snaplen: int  # bytes kept of each frame; 0: all
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The bytes of the frames that a batch of records was read from; index i belongs to record i.
+
+    A frame that passed as one super-packet (GSO) is one frame here too.
+    """
+
+    data: npt.NDArray[Any]  # u1, the frames' bytes
+    starts: npt.NDArray[Any]  # i8: where in `data` the frame begins
+    captured_bytes: npt.NDArray[Any]  # u4: how many bytes of it are there
+    original_bytes: npt.NDArray[Any]  # u4: how many it had
+    interfaces: npt.NDArray[Any]  # u2: index into model.TraceInfo.interfaces
+
+    def first(self, count: int) -> "Frames":
+        """Those of the first `count` records."""
+        return Frames(
+            self.data,
+            self.starts[:count],
+            self.captured_bytes[:count],
+            self.original_bytes[:count],
+            self.interfaces[:count],
+        )

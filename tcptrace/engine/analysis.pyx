@@ -17,9 +17,7 @@ from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, NOTE_FIRST
 
 from tcptrace import model
 
-if model.ANALYSIS != (
-    "retransmission", "out_of_order", "duplicate_ack", "zero_window", "keep_alive", "previous_segment_not_captured"
-):
+if model.ANALYSIS[16:] != ("local_drop",) or model.ANALYSIS[12] != "keep_alive":
     raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")
 
 # Wireshark's bound for "late, but not sent again" where the handshake gave no RTT.
@@ -32,12 +30,12 @@ cdef inline direction_row *row_of(connection *c, int x) noexcept nogil:
     return &c.row.sent if x == 0 else &c.row.received
 
 
-cdef uint8_t analyse(segment_pool *pool, connection *c, int x, const packet_record *p) noexcept nogil:
+cdef uint32_t analyse(segment_pool *pool, connection *c, int x, const packet_record *p) noexcept nogil:
     """Take segment p, sent by end x, into the connection; bits of model.ANALYSIS."""
     cdef direction_row *d = row_of(c, x)
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
-    cdef uint8_t found = 0
+    cdef uint32_t found = 0
     if p.flags & FLAG_RST:
         if reset_counts(end, peer, row_of(c, 1 - x), p):
             c.reset = True
@@ -59,7 +57,7 @@ cdef uint8_t analyse(segment_pool *pool, connection *c, int x, const packet_reco
     return found
 
 
-cdef void count_findings(direction_row *d, uint8_t found, const packet_record *p) noexcept nogil:
+cdef void count_findings(direction_row *d, uint32_t found, const packet_record *p) noexcept nogil:
     """Segments out of order count as wire packets, the others as one; retransmissions are counted where found."""
     if found & OUT_OF_ORDER:
         d.out_of_order += p.segments
@@ -116,9 +114,9 @@ cdef bint reset_counts(
     return at_or_before(peer.acked, p.seq) and at_or_before(p.seq, peer.acked + <uint32_t>window_bytes)
 
 
-cdef uint8_t duplicate_or_zero_window(endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
+cdef uint32_t duplicate_or_zero_window(endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
     """Findings that compare with the same end's last segment, so before that is replaced."""
-    cdef uint8_t found = 0
+    cdef uint32_t found = 0
     if p.flags & (FLAG_SYN | FLAG_FIN):
         return 0
     if p.window == 0:
@@ -136,12 +134,12 @@ cdef uint8_t duplicate_or_zero_window(endpoint *end, endpoint *peer, const packe
     return found
 
 
-cdef uint8_t take_range(segment_pool *pool, connection *c, int x, const packet_record *p) noexcept nogil:
+cdef uint32_t take_range(segment_pool *pool, connection *c, int x, const packet_record *p) noexcept nogil:
     """Where the segment's bytes (SYN and FIN count one each) stand among those already seen."""
     cdef endpoint *end = &c.ends[x]
     cdef uint32_t length = p.payload_bytes + (1 if p.flags & FLAG_SYN else 0) + (1 if p.flags & FLAG_FIN else 0)
     cdef uint32_t stop = p.seq + length
-    cdef uint8_t found = 0
+    cdef uint32_t found = 0
     if not end.seen:
         end.next_seq = p.seq
     elif p.note & NOTE_FIRST_SEND and before(p.seq, end.next_seq):
@@ -196,7 +194,7 @@ cdef inline bint is_zero_window_probe(const endpoint *end, const endpoint *peer,
     )
 
 
-cdef uint8_t late_segment(
+cdef uint32_t late_segment(
     segment_pool *pool, connection *c, endpoint *end, const packet_record *p, uint32_t stop
 ) noexcept nogil:
     """Sent again, or only overtaken on the way?

@@ -13,8 +13,8 @@ cdef struct packet_brief:
     uint16_t window
     uint16_t flags
     uint16_t segments
-    uint8_t received
-    uint8_t analysis
+    uint16_t received
+    uint32_t analysis
 
 cdef struct direction_row:
     int64_t packets
@@ -30,31 +30,53 @@ cdef struct direction_row:
     int64_t window_max_bytes
     int64_t retransmissions
     int64_t retransmitted_bytes
+    int64_t fast_retransmissions
+    int64_t spurious_retransmissions
     int64_t local_drops
     int64_t out_of_order
     int64_t duplicate_acks
+    int64_t acked_unseen_segments
+    int64_t window_updates
+    int64_t windows_full
     int64_t zero_windows
+    int64_t zero_window_probes
+    int64_t zero_window_probe_acks
     int64_t keep_alives
+    int64_t keep_alive_acks
     int64_t gaps
+    int64_t sacks
+    int64_t duplicate_sacks
+    int64_t ecn_ce
+    int64_t ecn_ece
+    int64_t ecn_cwr
+    int64_t in_flight_bytes
+    int64_t in_flight_max_bytes
     int64_t rtt_count
     double rtt_last_us
     double rtt_smoothed_us
     double rtt_min_us
     double rtt_max_us
     double rtt_mean_us
+    double rtt_stddev_us
+    double rtt_p50_us
+    double rtt_p90_us
+    double rtt_p99_us
     double rtt_jitter_us
+    double timestamp_hz
     int32_t mss_bytes
     int32_t window_scale
     uint16_t flags_seen
     int16_t ttl
     int16_t traffic_class
     uint8_t mac[6]
+    uint8_t mac_known
 
 cdef struct connection_row:
     uint64_t id
     int64_t start_ns
     int64_t last_ns
     double handshake_rtt_us
+    double half_closed_us
     direction_row sent
     direction_row received
     packet_brief recent[RECENT_PACKETS]
@@ -70,9 +92,22 @@ cdef struct connection_row:
     uint8_t dst_state
     uint8_t initiator_known
     uint8_t near_end
+    uint8_t handshake
+    uint8_t closed_by
+    uint8_t close_kind
+    uint8_t port_reuse
     uint8_t end_reason
     uint8_t in_use
     uint8_t changed
+
+# model.FINDING: what one record came to.
+cdef struct finding:
+    uint64_t connection_id
+    double rtt_us
+    int64_t in_flight_bytes
+    uint32_t duplicate_ack_number
+    uint32_t analysis
+    uint32_t received
 
 # What one end has sent, as far as it was seen.  Sequence numbers are raw and wrap (RFC 9293 section 3.4).
 cdef struct endpoint:

@@ -4,14 +4,14 @@ record -> flow_index (which connection) -> analysis (what it says) -> row
 """
 
 from libc.math cimport NAN
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from tcptrace.engine.activity cimport activity_list, append, unlink
 from tcptrace.engine.analysis cimport analyse
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
-from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, direction_row, endpoint, packet_brief
+from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, direction_row, endpoint, finding, packet_brief
 from tcptrace.engine.segments cimport clear_endpoint, release, segment_pool
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.records cimport (
@@ -44,6 +44,7 @@ def _check_layout():
     cdef connection_row row
     cdef direction_row direction
     cdef packet_brief brief
+    cdef finding found
     cdef uint8_t *base = <uint8_t *>&row
     offsets = {
         "sent": <uint8_t *>&row.sent - base,
@@ -59,6 +60,7 @@ def _check_layout():
     same = (
         np.asarray(<direction_row[:1]>&direction).dtype == model.DIRECTION
         and np.asarray(<packet_brief[:1]>&brief).dtype == model.PACKET_BRIEF
+        and np.asarray(<finding[:1]>&found).dtype == model.FINDING
         and model.CONNECTION.itemsize == sizeof(connection_row)
         and all(model.CONNECTION.fields[name][1] == offset for name, offset in offsets.items())
         and PACKET_RECORD.itemsize == sizeof(packet_record)
@@ -92,6 +94,7 @@ cdef class Table:
     cdef int64_t evicted, connections
     cdef uint64_t last_id
     cdef int64_t by_state[16]
+    cdef finding unasked
 
     def __cinit__(self, int32_t max_connections, int64_t idle_ns, int64_t closed_ns, int64_t start_ns, uint64_t seed):
         cdef uint64_t slots = 16
@@ -126,25 +129,34 @@ cdef class Table:
         free(self.index.slots)
         free(self.pool.items)
 
-    def process(self, records):
+    def process(self, records, findings=None):
         """Take PACKET_RECORD records in; how many were taken.
+
+        findings: an array of model.FINDING, as long as `records` at least, for what each of them came to.
 
         Fewer than all when connections that ended wait in take_ended(): fetch them and call again with the rest.
         """
         cdef const uint8_t[::1] view
+        cdef uint8_t[::1] found_view
+        cdef finding *found = NULL
         cdef int64_t count = len(records), at = 0
         if count == 0:
             return 0
         if records.dtype != PACKET_RECORD:
             raise TypeError("records are not of dtype PACKET_RECORD")
         view = records.view("u1")
+        if findings is not None:
+            if findings.dtype != model.FINDING or len(findings) < count:
+                raise TypeError("findings are not of dtype FINDING, or too few")
+            found_view = findings.view("u1")
+            found = <finding *>&found_view[0]
         with nogil:
             while at < count and self.ended_count < ENDED_MAX - 1:
-                self._packet(<const packet_record *>&view[0] + at)
+                self._packet(<const packet_record *>&view[0] + at, &self.unasked if found == NULL else found + at)
                 at += 1
         return at
 
-    cdef void _packet(self, const packet_record *p) noexcept nogil:
+    cdef void _packet(self, const packet_record *p, finding *found) noexcept nogil:
         cdef uint64_t hash = hash_of(&self.index, p)
         cdef int x = 0
         cdef int32_t row = find(&self.index, self.rows, hash, p, &x)
@@ -155,7 +167,13 @@ cdef class Table:
         if row < 0:
             row = self._add(hash, p, &x)
         c = &self.rows[row]
-        count_packet(c, x, p, analyse(&self.pool, c, x, p))
+        found.rtt_us = NAN
+        found.in_flight_bytes = -1
+        found.duplicate_ack_number = 0
+        found.connection_id = c.row.id
+        found.received = x
+        found.analysis = analyse(&self.pool, c, x, p)
+        count_packet(c, x, p, found.analysis)
         self.packets += p.segments
         self.bytes += p.frame_bytes
         self.payload_bytes += p.payload_bytes
@@ -322,6 +340,8 @@ cdef void begin_direction(direction_row *d, endpoint *end) noexcept nogil:
     """Nothing is known yet."""
     d.seq = d.ack = d.window = d.window_bytes = d.window_min_bytes = d.window_max_bytes = -1
     d.rtt_last_us = d.rtt_smoothed_us = d.rtt_min_us = d.rtt_max_us = d.rtt_mean_us = d.rtt_jitter_us = NAN
+    d.rtt_stddev_us = d.rtt_p50_us = d.rtt_p90_us = d.rtt_p99_us = d.timestamp_hz = NAN
+    d.in_flight_bytes = d.in_flight_max_bytes = -1
     d.mss_bytes = d.window_scale = -1
     d.ttl = d.traffic_class = -1
     clear_endpoint(end)
@@ -336,7 +356,7 @@ cdef int begin(connection *c, const packet_record *p) noexcept nogil:
     cdef connection_row *r = &c.row
     r.in_use = 1
     r.start_ns = p.time_ns
-    r.handshake_rtt_us = NAN
+    r.handshake_rtt_us = r.half_closed_us = NAN
     r.ip_version = p.ip_version
     r.vlan_id = -1
     begin_direction(&r.sent, &c.ends[0])
@@ -357,7 +377,7 @@ cdef int begin(connection *c, const packet_record *p) noexcept nogil:
     return x
 
 
-cdef void count_packet(connection *c, int x, const packet_record *p, uint8_t found) noexcept nogil:
+cdef void count_packet(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil:
     """What every packet adds to its row, whatever the analysis found."""
     cdef direction_row *d = &c.row.sent if x == 0 else &c.row.received
     d.packets += p.segments
@@ -371,6 +391,7 @@ cdef void count_packet(connection *c, int x, const packet_record *p, uint8_t fou
     d.traffic_class = p.traffic_class
     if p.note & NOTE_ETHERNET:
         memcpy(d.mac, p.src_mac, 6)
+        d.mac_known = 1
     if p.vlan_count > 0:
         c.row.vlan_id = p.vlan_outer & 0xfff
     if p.direction == DIRECTION_EGRESS:
@@ -382,7 +403,7 @@ cdef void count_packet(connection *c, int x, const packet_record *p, uint8_t fou
     remember(c, x, p, found)
 
 
-cdef inline void remember(connection *c, int x, const packet_record *p, uint8_t found) noexcept nogil:
+cdef inline void remember(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil:
     """The last few packets, as a ring."""
     cdef packet_brief *brief = &c.row.recent[c.row.recent_total % RECENT_PACKETS]
     c.row.recent_total += 1

@@ -6,7 +6,6 @@ from typing import Any, Final
 import numpy as np
 
 from tcptrace.model import (
-    ANALYSIS,
     END_REASONS,
     NEAR_ENDS,
     RECENT_PACKETS,
@@ -78,7 +77,7 @@ def connection_events(
     columns |= _identity(rows)
     columns |= _life(rows, info)
     for name in ("sent", "received"):
-        columns |= _direction(rows, name, info)
+        columns |= _direction(rows, name)
     columns["last_packets"] = _last_packets(rows)
     keys = tuple(columns)
     for values in zip(*columns.values(), strict=True):
@@ -122,7 +121,7 @@ def _life(rows: Rows, info: TraceInfo) -> Columns:
     }
 
 
-def _direction(rows: Rows, name: str, info: TraceInfo) -> Columns:
+def _direction(rows: Rows, name: str) -> Columns:
     side = rows[name]
     columns: Columns = {key: bulk.integers(side[key]) for key in _DIRECTION_INTEGERS}
     columns |= {key: bulk.floats(side[source]) for key, source in _DIRECTION_FLOATS.items()}
@@ -131,8 +130,7 @@ def _direction(rows: Rows, name: str, info: TraceInfo) -> Columns:
     traffic_class = side["traffic_class"]
     columns["dscp"] = bulk.integers(traffic_class >> 2)
     columns["ecn"] = bulk.integers(np.where(traffic_class < 0, -1, traffic_class & 3))
-    seen = (side["packets"] > 0) & (info.link == "ethernet")
-    columns["mac"] = bulk.where(seen, list(map(human.mac, bulk.packed(side["mac"]))))
+    columns["mac"] = bulk.where(side["mac_known"], list(map(human.mac, bulk.packed(side["mac"]))))
     return {f"{name}_{key}": values for key, values in columns.items()}
 
 
@@ -164,5 +162,5 @@ def _brief(packet: tuple[int, ...], start_ns: int) -> str:
     if segments > 1:
         text += f" ×{segments}"
     if analysis:
-        text += "".join(f" {name}" for bit, name in enumerate(ANALYSIS) if analysis >> bit & 1)
+        text += "".join(f" {name}" for name in human.analysis_words(analysis))
     return text

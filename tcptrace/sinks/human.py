@@ -13,6 +13,7 @@ import time
 from functools import lru_cache
 from typing import Final
 
+from tcptrace.model import ANALYSIS
 from tcptrace.records import FLAG_NAMES
 
 UNKNOWN: Final = "–"
@@ -176,6 +177,12 @@ def flags_short(flags: int) -> str:
 def flags_words(flags: int) -> str:
     """TCP flags by name: SYN|ACK; empty if there is none."""
     return "|".join(name for bit, name in enumerate(FLAG_NAMES) if flags >> bit & 1)
+
+
+@lru_cache(maxsize=512)
+def analysis_words(analysis: int) -> list[str]:
+    """The engine's findings about one segment by name (model.ANALYSIS)."""
+    return [name for bit, name in enumerate(ANALYSIS) if analysis >> bit & 1]
 
 
 @lru_cache(maxsize=256)

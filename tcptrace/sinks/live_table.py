@@ -8,9 +8,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tcptrace.model import Rows, TraceInfo, View
+from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.sinks import order, screen
-from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.plain_table import console_for, print_lines
 from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
 
@@ -27,6 +27,7 @@ class LiveTable:
     """The live table.  `close` (or `restore`, after an error) gives the terminal back; both may be called twice."""
 
     wants_packets = False
+    wants_frames = False
 
     def __init__(
         self,
@@ -40,7 +41,6 @@ class LiveTable:
         self._console = console or console_for(stream, color=color)
         self._sort = sort
         self._summary = Summary(sort, summary_rows)
-        self._elapsed = Elapsed()
         self._widths = screen.Widths()
         self._info: TraceInfo | None = None
         self._live: Live | None = None
@@ -61,7 +61,7 @@ class LiveTable:
         atexit.register(self.restore)  # for the ends that nobody foresaw
         self._live.start(refresh=True)
 
-    def packets(self, records: object) -> None:
+    def packets(self, batch: PacketBatch) -> None:
         """Not asked for."""
 
     def ended(self, rows: Rows) -> None:
@@ -80,7 +80,7 @@ class LiveTable:
 
     def _lines(self, info: TraceInfo, view: View) -> list[Text]:
         width, height = self._console.size
-        lines = screen.header(info, screen.Figures(view.totals, self._elapsed.seconds(view), view.cpu_percent), width)
+        lines = screen.header(info, screen.Figures(view.totals, elapsed_s(view), view.cpu_percent), width)
         table = view.table()
         room = max(1, height - len(lines) - _AROUND)
         in_use = view.totals.connections
@@ -104,5 +104,5 @@ class LiveTable:
         if self._closed or self._info is None:
             return
         self._closed = True
-        lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), self._console.width)
+        lines = self._summary.lines(self._info, view, elapsed_s(view), self._console.width)
         print_lines(self._console, lines)

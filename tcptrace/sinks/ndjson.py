@@ -9,11 +9,11 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.model import SCHEMA_VERSION, STATES, Rows, TraceInfo, View
+from tcptrace.model import PacketBatch, Rows, SCHEMA_VERSION, STATES, TraceInfo, View
 from tcptrace.records import COUNTERS
 from tcptrace.sinks import human
 from tcptrace.sinks.connection_json import connection_events
-from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.packet_json import packet_events
 
 BATCH_LINES: Final = 512
@@ -37,11 +37,11 @@ class Ndjson:
         self, stream: IO[str] | IO[bytes], *, packets: bool = False, now_ns: Callable[[], int] = time.time_ns
     ) -> None:
         self.wants_packets = packets
+        self.wants_frames = False
         self._stream: IO[Any] = stream
         self._as_text = hasattr(stream, "encoding")
         self._now_ns = now_ns
         self._encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
-        self._elapsed = Elapsed()
         self._last_ns = 0
         self._info: TraceInfo | None = None
         self._closed = False
@@ -57,14 +57,15 @@ class Ndjson:
             "interface": info.interface,
             "hook": info.hook,
             "filter": info.filter,
-            "link": info.link,
+            "files": list(info.files) or None,
         }
         self._write([started])
 
-    def packets(self, records: npt.NDArray[Any]) -> None:
+    def packets(self, batch: PacketBatch) -> None:
         """One `packet` event a record."""
-        for start in range(0, len(records), BATCH_LINES):
-            self._write(packet_events(records[start : start + BATCH_LINES], self._opened()))
+        for start in range(0, len(batch.records), BATCH_LINES):
+            part = slice(start, start + BATCH_LINES)
+            self._write(packet_events(batch.records[part], batch.findings[part], self._opened()))
 
     def ended(self, rows: Rows) -> None:
         """The final line of connections that left the table."""
@@ -74,7 +75,6 @@ class Ndjson:
 
     def update(self, view: View) -> None:
         """A line for each connection that had a packet since the last interval."""
-        self._elapsed.seconds(view)
         self._last_ns = max(self._last_ns, view.time_ns)
         table = view.table()
         self._connections(table, np.flatnonzero((table["in_use"] != 0) & (table["changed"] != 0)), final=False)
@@ -116,7 +116,7 @@ class Ndjson:
             "schema_version": SCHEMA_VERSION,
             "time": self._time(),
             "interface": info.interface,
-            "duration_s": self._elapsed.seconds(view),
+            "duration_s": elapsed_s(view),
             "packets": totals.packets,
             "bytes": totals.bytes,
             "payload_bytes": totals.payload_bytes,
@@ -124,6 +124,7 @@ class Ndjson:
             "connections_total": totals.connections_total,
             "evicted": totals.evicted,
             "rtt_samples_dropped": totals.rtt_samples_dropped,
+            "rtt_percentiles_dropped": totals.rtt_percentiles_dropped,
             "perf_lost_samples": totals.perf_lost_samples,
             "unordered": totals.unordered,
         }

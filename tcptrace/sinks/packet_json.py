@@ -14,7 +14,9 @@ _VLAN_ID: Final = 0x0FFF
 """The part of a VLAN tag's control information that is the identifier, IEEE 802.1Q."""
 
 
-def packet_events(packets: npt.NDArray[Any], info: TraceInfo) -> Iterator[dict[str, Any]]:
+def packet_events(
+    packets: npt.NDArray[Any], findings: npt.NDArray[Any], info: TraceInfo
+) -> Iterator[dict[str, Any]]:
     """One object a record, all with the same names in the same order."""
     size = len(packets)
     columns: dict[str, list[Any]] = {
@@ -24,6 +26,7 @@ def packet_events(packets: npt.NDArray[Any], info: TraceInfo) -> Iterator[dict[s
         "interface": [info.interface] * size,
         "direction": bulk.names(packets["direction"], _DIRECTIONS),
     }
+    columns |= _findings(findings)
     columns |= _headers(packets)
     columns |= _options(packets)
     ethernet = packets["note"] & r.NOTE_ETHERNET
@@ -32,6 +35,19 @@ def packet_events(packets: npt.NDArray[Any], info: TraceInfo) -> Iterator[dict[s
     keys = tuple(columns)
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(keys, values, strict=True))
+
+
+def _findings(findings: npt.NDArray[Any]) -> dict[str, list[Any]]:
+    return {
+        "connection_id": findings["connection_id"].tolist(),
+        "from": bulk.names(findings["received"], ("src", "dst")),
+        "analysis": list(map(human.analysis_words, findings["analysis"].tolist())),
+        "duplicate_ack_number": bulk.where(
+            findings["duplicate_ack_number"] > 0, findings["duplicate_ack_number"].tolist()
+        ),
+        "rtt_us": bulk.floats(findings["rtt_us"]),
+        "in_flight_bytes": bulk.integers(findings["in_flight_bytes"]),
+    }
 
 
 def _headers(packets: npt.NDArray[Any]) -> dict[str, list[Any]]:

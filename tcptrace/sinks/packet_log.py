@@ -9,9 +9,9 @@ from rich.style import Style
 from rich.text import Text
 
 from tcptrace import records as r
-from tcptrace.model import Rows, TraceInfo, View
+from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.sinks import bulk, human
-from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.plain_table import console_for, print_lines
 from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
 
@@ -54,14 +54,15 @@ def _sack_text(packet: Any) -> str:
     return f"sack {count} " + "".join(f"{{{left}:{right}}}" for left, right in blocks)
 
 
-def packet_lines(packets: npt.NDArray[Any], info: TraceInfo) -> list[str]:
-    """One line a record: time of day, direction, endpoints, flags, numbers, options."""
+def packet_lines(packets: npt.NDArray[Any], findings: npt.NDArray[Any], info: TraceInfo) -> list[str]:
+    """One line a record: time of day, direction, endpoints, flags, numbers, options, findings."""
     versions = packets["ip_version"].tolist()
     times = [human.local_time(info.clock.wall_ns(ns)) for ns in packets["time_ns"].tolist()]
     sources = bulk.addresses(bulk.packed(packets["src_addr"]), versions)
     destinations = bulk.addresses(bulk.packed(packets["dst_addr"]), versions)
     numbers = zip(*(packets[name].tolist() for name in _FIELDS), strict=True)
     has_options = packets["options"].tolist()
+    analyses = findings["analysis"].tolist()
     lines = []
     for i, (seq, ack, window, payload, segments, flags, direction, src_port, dst_port) in enumerate(numbers):
         text = (
@@ -73,6 +74,8 @@ def packet_lines(packets: npt.NDArray[Any], info: TraceInfo) -> list[str]:
             text += f" ×{segments}"
         if has_options[i] and (options := options_text(packets[i])):
             text += f" {options}"
+        if analyses[i]:
+            text += f" [{', '.join(human.analysis_words(analyses[i]))}]"
         lines.append(text)
     return lines
 
@@ -98,6 +101,7 @@ class PacketLog:
     """The --packets output: every packet's line, and the summary at the end."""
 
     wants_packets = True
+    wants_frames = False
 
     def __init__(
         self, stream: IO[str], *, sort: str = "rate", color: bool = True, summary_rows: int = SUMMARY_ROWS
@@ -106,7 +110,6 @@ class PacketLog:
         self._console = console_for(stream, color=color)
         self._paint = _painter(self._console)
         self._summary = Summary(sort, summary_rows)
-        self._elapsed = Elapsed()
         self._info: TraceInfo | None = None
         self._closed = False
 
@@ -114,15 +117,15 @@ class PacketLog:
         """Nothing is printed before the first packet."""
         self._info = info
 
-    def packets(self, records: npt.NDArray[Any]) -> None:
+    def packets(self, batch: PacketBatch) -> None:
         """One line each, flushed a batch at a time."""
         if self._info is None:
             return
-        for start in range(0, len(records), _BATCH_LINES):
-            batch = records[start : start + _BATCH_LINES]
-            lines = packet_lines(batch, self._info)
+        for start in range(0, len(batch.records), _BATCH_LINES):
+            part = slice(start, start + _BATCH_LINES)
+            lines = packet_lines(batch.records[part], batch.findings[part], self._info)
             if self._paint:
-                lines = list(map(self._paint, lines, map(_style, batch["flags"].tolist())))
+                lines = list(map(self._paint, lines, map(_style, batch.records["flags"][part].tolist())))
             self._stream.write("".join([f"{line}\n" for line in lines]))
             self._stream.flush()
 
@@ -132,14 +135,13 @@ class PacketLog:
 
     def update(self, view: View) -> None:
         """Keeps the time; the log has no table."""
-        self._elapsed.seconds(view)
 
     def close(self, view: View) -> None:
         """The summary."""
         if self._closed or self._info is None:
             return
         self._closed = True
-        lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), self._console.width)
+        lines = self._summary.lines(self._info, view, elapsed_s(view), self._console.width)
         print_lines(self._console, [Text(), *lines])
 
     def restore(self) -> None:

@@ -6,9 +6,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from tcptrace.model import Rows, TraceInfo, View
+from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.sinks import order, screen
-from tcptrace.sinks.elapsed import Elapsed
+from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
 
 PLAIN_ROWS: Final = 20
@@ -52,6 +52,7 @@ class PlainTable:
     """The table for a file or a pipe.  `width` in characters is the terminal's, or 80, unless given."""
 
     wants_packets = False
+    wants_frames = False
 
     def __init__(
         self,
@@ -68,7 +69,6 @@ class PlainTable:
         self._sort = sort
         self._rows = rows
         self._summary = Summary(sort, summary_rows)
-        self._elapsed = Elapsed()
         self._widths = screen.Widths()
         self._info: TraceInfo | None = None
         self._closed = False
@@ -78,7 +78,7 @@ class PlainTable:
         self._info = info
         print_lines(self._console, [screen.waiting(info)])
 
-    def packets(self, records: object) -> None:
+    def packets(self, batch: PacketBatch) -> None:
         """Not asked for."""
 
     def ended(self, rows: Rows) -> None:
@@ -87,13 +87,12 @@ class PlainTable:
 
     def update(self, view: View) -> None:
         """One header and table; nothing while there is no connection."""
-        elapsed_s = self._elapsed.seconds(view)
         table = view.table()
         rows = table[order.top(table, self._sort, self._rows)]
         if not len(rows) or self._info is None:
             return
         width = self._console.width
-        lines = screen.header(self._info, screen.Figures(view.totals, elapsed_s, view.cpu_percent), width)
+        lines = screen.header(self._info, screen.Figures(view.totals, elapsed_s(view), view.cpu_percent), width)
         layout = self._widths.layout(rows, width)
         lines += [Text(), *screen.table(rows, layout, view.totals.connections - len(rows), width)]
         print_lines(self._console, [Text(), *lines])
@@ -103,7 +102,7 @@ class PlainTable:
         if self._closed or self._info is None:
             return
         self._closed = True
-        lines = self._summary.lines(self._info, view, self._elapsed.seconds(view), self._console.width)
+        lines = self._summary.lines(self._info, view, elapsed_s(view), self._console.width)
         print_lines(self._console, [Text(), *lines])
 
     def restore(self) -> None:

@@ -99,6 +99,7 @@ class HandView:
     rows: Rows = field(default_factory=lambda: np.zeros(0, CONNECTION))
     totals: Totals = field(default_factory=Totals)
     time_ns: int = START_NS + 1_000_000_000
+    start_ns: int = START_NS
     interval_s: float = 1.0
     cpu_percent: float = 2.5
 
@@ -114,7 +115,7 @@ def make_view() -> type[HandView]:
 @pytest.fixture
 def info() -> TraceInfo:
     return TraceInfo(
-        interface="eth0", hook="tc", filter="tcp port 443", link="ethernet", clock=Clock(0), version="1.2.3"
+        interface="eth0", hook="tc", filter="tcp port 443", clock=Clock(0), version="1.2.3"
     )
 
 

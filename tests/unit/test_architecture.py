@@ -11,7 +11,7 @@ CONTRACTS = {"records", "model", "errors"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
-    "model": set(),
+    "model": {"records"},
     "engine": CONTRACTS,
     "sources": CONTRACTS,
     "sinks": CONTRACTS,

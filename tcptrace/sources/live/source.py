@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tcptrace.errors import TcptraceError
 from tcptrace.model import Clock, Totals
-from tcptrace.records import PACKET_RECORD
+from tcptrace.records import PACKET_RECORD, Frames
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface, still_there
 from tcptrace.sources.live.packet_programs import PacketPrograms
@@ -90,6 +90,10 @@ class LiveSource:
             self._ring.wait(timeout_s)
             count = self._ring.read(self._buffer, time.monotonic_ns())
         return self._buffer[:count]
+
+    def frames(self) -> Frames | None:
+        """The frames of the records that the last read() returned; None: they are not kept."""
+        return None
 
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
