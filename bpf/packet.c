@@ -145,7 +145,7 @@ static __always_inline void count_segments(struct __sk_buff *skb, const struct f
  * The sender's own queue refuses segments after this hook.  The socket does not count those as sent, and sends
  * them again with snd_nxt still at their beginning: which is no retransmission (tcp_transmit_skb()'s result).
  */
-static __always_inline int sent_first(struct __sk_buff *skb, const struct packet_record *r)
+static __always_inline int sending_note(struct __sk_buff *skb, const struct packet_record *r)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct bpf_tcp_sock *tcp;
@@ -156,7 +156,11 @@ static __always_inline int sent_first(struct __sk_buff *skb, const struct packet
 	if (!sk)
 		return 0;
 	tcp = bpf_tcp_sock(sk);
-	return tcp && tcp->snd_nxt == r->seq;
+	if (!tcp)
+		return 0;
+	if (tcp->snd_nxt == r->seq)
+		return NOTE_FIRST_SEND;
+	return (__s32)(r->seq - tcp->snd_nxt) < 0 ? NOTE_SENT_BEFORE : 0;
 }
 
 /* Attached to both hooks; the filter's class id says which one this is (cls_bpf hands it over in tc_classid). */
@@ -191,9 +195,8 @@ int tc_packet(struct __sk_buff *skb)
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
 		r->direction = skb->tc_classid == DIRECTION_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
-		if (r->direction == DIRECTION_EGRESS && (r->payload_bytes || r->flags & (FLAG_SYN | FLAG_FIN)) &&
-		    sent_first(skb, r))
-			r->note |= NOTE_FIRST_SEND;
+		if (r->direction == DIRECTION_EGRESS && (r->payload_bytes || r->flags & (FLAG_SYN | FLAG_FIN)))
+			r->note |= sending_note(skb, r);
 		count_segments(skb, f, r);
 		if (keep(cpu)) {
 			cpu->batch.header.time_ns = r->time_ns;

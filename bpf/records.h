@@ -61,6 +61,7 @@ enum record_note {
 	NOTE_FIRST_SEND = 0x04,     /* its socket on this host has not counted these bytes as sent */
 	NOTE_TAG_ASIDE = 0x08,      /* the outer VLAN tag is not in the frame's bytes (skb->vlan_tci) */
 	NOTE_TAG_8021AD = 0x10,     /* with NOTE_TAG_ASIDE: its ethertype is 0x88a8, not 0x8100 */
+	NOTE_SENT_BEFORE = 0x20,    /* its socket on this host has counted the first of these bytes as sent */
 };
 
 /* One TCP segment, or one super-packet of `segments` segments (GSO/GRO). */

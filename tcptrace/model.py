@@ -148,7 +148,8 @@ CONNECTION: Final = np.dtype(
         ("id", "u8"),  # counts up from 1 in order of appearance
         ("start_ns", "i8"),  # the trace's clock; Clock.wall_ns makes it UTC
         ("last_ns", "i8"),
-        ("handshake_rtt_us", "f8"),  # SYN to the ACK of the SYN-ACK
+        ("handshake_rtt_us", "f8"),  # SYN to the ACK of the SYN-ACK, neither sent twice
+        ("initial_rtt_us", "f8"),  # the last SYN to the first segment with ACK and without SYN: Wireshark's initial_rtt
         ("half_closed_us", "f8"),  # from the first FIN to the other end's, or to now
         ("sent", DIRECTION),
         ("received", DIRECTION),

@@ -13,12 +13,17 @@ cdef extern from "records.h" nogil:
     enum: FLAG_SYN
     enum: FLAG_RST
     enum: FLAG_ACK
+    enum: FLAG_ECE
+    enum: FLAG_CWR
 
     enum: OPTION_MSS
     enum: OPTION_WINDOW_SCALE
+    enum: OPTION_SACK
+    enum: OPTION_TIMESTAMPS
 
     enum: NOTE_ETHERNET
     enum: NOTE_FIRST_SEND
+    enum: NOTE_SENT_BEFORE
 
     struct packet_record:
         uint64_t time_ns
@@ -41,7 +46,12 @@ cdef extern from "records.h" nogil:
         uint8_t traffic_class
         uint8_t options
         uint8_t window_scale
+        uint32_t ts_value
+        uint32_t ts_echo
+        uint32_t sack_left[3]
+        uint32_t sack_right[3]
         uint8_t src_mac[6]
+        uint8_t sack_count
         uint8_t vlan_count
         uint8_t note
 

@@ -81,6 +81,7 @@ NOTE_ETHERNET: Final = 0x02
 NOTE_FIRST_SEND: Final = 0x04
 NOTE_TAG_ASIDE: Final = 0x08
 NOTE_TAG_8021AD: Final = 0x10
+NOTE_SENT_BEFORE: Final = 0x20
 
 COUNTERS: Final = (
     "tcp",

@@ -1,5 +1,6 @@
 # The table's rows.  direction_row, packet_brief and connection_row mirror tcptrace.model
 # (checked when engine.table is imported); what follows them in `connection` is the engine's own.
+from tcptrace.engine.percentiles cimport histogram
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
@@ -76,6 +77,7 @@ cdef struct connection_row:
     int64_t start_ns
     int64_t last_ns
     double handshake_rtt_us
+    double initial_rtt_us
     double half_closed_us
     direction_row sent
     direction_row received
@@ -111,38 +113,66 @@ cdef struct finding:
 
 # What one end has sent, as far as it was seen.  Sequence numbers are raw and wrap (RFC 9293 section 3.4).
 cdef struct endpoint:
-    uint32_t initial_seq    # of its SYN; valid with syn_seen
     uint32_t next_seq       # after the highest byte seen; valid with seen
     uint32_t acked          # the highest acknowledgment it sent; valid with ack_seen
-    uint32_t fin_seq        # of its FIN; valid with fin_seen
-    uint32_t ambiguous_until  # no RTT before the peer has acknowledged this; valid with ambiguous
+    uint32_t last_ack       # the acknowledgment of its last segment
+    uint32_t duplicate_acks  # in a row, up to now
+    uint32_t last_found     # what its last segment was found to be
+    uint32_t sacked_bytes   # that its last acknowledgment reported beyond `acked`
+    int64_t next_ns         # when next_seq last moved
+    int64_t last_ns         # of its last segment
+    int64_t resent_ns       # something was sent again just before
+    int64_t overtaken_ns    # bytes came that higher ones had overtaken
     int32_t unacked_first   # its segments the peer has not acknowledged yet, oldest first (engine.segments)
     int32_t unacked_last
     int32_t unacked_count
     int32_t holes           # ranges below next_seq that were never seen
     int32_t hole_count
-    int64_t syn_ns          # time of its SYN
-    int64_t previous_packets  # at the last interval
-    int64_t previous_bytes
+    uint32_t unseen_acked   # the highest acknowledgment of bytes that were not seen; valid with unseen
+    uint32_t initial_seq    # of its SYN; valid with syn_seen
+    uint32_t base_seq       # what its SYN had, or must have had; valid with base_known
+    uint32_t fin_seq        # of its FIN; valid with fin_seen
     uint16_t last_window    # as in the header
     uint8_t syn_count       # how often its SYN was seen, up to 255
     uint8_t seen
     uint8_t ack_seen
     uint8_t syn_seen
+    uint8_t base_known
     uint8_t scale_offered   # its SYN carried a window scale
     uint8_t syn_acked       # the peer acknowledged its SYN
     uint8_t fin_seen
     uint8_t fin_acked
     uint8_t closed_second   # it had received the peer's FIN when it sent its own
-    uint8_t ambiguous
+    uint8_t unseen
     uint8_t probing         # its last byte went into a shut window and is not in next_seq
-    uint8_t keep_alive_last  # its last segment was a keep-alive
+    uint8_t last_was_syn    # the window of its last segment is not scaled
+    uint8_t timestamps      # first_ts and last_ts are valid
+    int64_t syn_ns          # time of its first SYN
+    int64_t fin_ns          # time of its first FIN
+    int64_t first_ts_ns     # its timestamp clock (RFC 7323), first and last reading
+    int64_t last_ts_ns
+    uint32_t first_ts
+    uint32_t last_ts
+    int64_t previous_packets  # at the last interval
+    int64_t previous_bytes
+    double rtt_squares      # sum of squared distances from the mean (Welford), us^2
+    histogram *rtts         # NULL before the first sample
+    int64_t percentiles_of  # rtt_count when the percentiles were last worked out
 
 cdef struct connection:
     connection_row row
     endpoint ends[2]        # 0: src, 1: dst
     uint64_t hash
+    int64_t recent_syn_ns   # of the last SYN without ACK; valid with syn_without_ack
     int32_t newer           # the list of its kind by last activity; -1 at the end
     int32_t older
     uint8_t reset
+    uint8_t reset_early     # before both FINs were seen
+    uint8_t first_to_close  # 1: src, 2: dst; who sent the first FIN, or the RST
+    uint8_t syn_without_ack
+    uint8_t syn_from        # which end sent the last SYN without ACK
     uint8_t settled         # closed on both ends: in the list of closed connections
+
+cdef inline direction_row *row_of(connection *c, int x) noexcept nogil:
+    """What end x sends."""
+    return &c.row.sent if x == 0 else &c.row.received

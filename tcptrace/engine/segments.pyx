@@ -1,6 +1,6 @@
 """Ranges of sequence numbers, kept in linked lists over one pool that all connections share."""
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
 from libc.stdlib cimport realloc
 
 from tcptrace.engine.rows cimport endpoint
@@ -11,6 +11,8 @@ from tcptrace.engine.sequence cimport at_or_before, before
 cdef int32_t UNACKED_MAX = 10_000
 # Holes past this are not told apart: what fills them counts as retransmission.
 cdef int32_t HOLES_MAX = 64
+# So far into what waits for an ACK is looked for the place of a late segment.
+cdef int32_t LATE_STEPS_MAX = 256
 cdef int32_t NONE = -1
 
 
@@ -62,7 +64,7 @@ cdef void release(segment_pool *pool, endpoint *end) noexcept nogil:
 
 
 cdef void await_ack(
-    segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, uint32_t packets, int64_t time_ns
+    segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, uint16_t packets, int64_t time_ns
 ) noexcept nogil:
     """Bytes start..stop went out at time_ns for the first time; ranges come in rising order."""
     cdef int32_t index
@@ -79,6 +81,7 @@ cdef void await_ack(
     pool.items[index].start = start
     pool.items[index].end = stop
     pool.items[index].packets = packets
+    pool.items[index].late = 0
     pool.items[index].time_ns = time_ns
     pool.items[index].next = NONE
     if end.unacked_first == NONE:
@@ -86,6 +89,33 @@ cdef void await_ack(
     else:
         pool.items[end.unacked_last].next = index
     end.unacked_last = index
+    end.unacked_count += 1
+
+
+cdef void await_ack_late(
+    segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, uint16_t packets, int64_t time_ns
+) noexcept nogil:
+    """As await_ack, of bytes that higher ones have overtaken; the list stays in rising order."""
+    cdef int32_t index, previous = NONE, following = end.unacked_first
+    cdef int32_t steps = 0
+    while following != NONE and before(pool.items[following].start, start):
+        previous = following
+        following = pool.items[following].next
+        steps += 1
+        if steps > LATE_STEPS_MAX:
+            pool.dropped += 1
+            return
+    index = take(pool) if end.unacked_count < UNACKED_MAX else NONE
+    if index == NONE:
+        pool.dropped += 1
+        return
+    pool.items[index] = segment(start=start, end=stop, packets=packets, late=1, next=following, time_ns=time_ns)
+    if previous == NONE:
+        end.unacked_first = index
+    else:
+        pool.items[previous].next = index
+    if following == NONE:
+        end.unacked_last = index
     end.unacked_count += 1
 
 
@@ -110,19 +140,26 @@ cdef int64_t take_back(segment_pool *pool, endpoint *end, uint32_t start) noexce
     return packets
 
 
-cdef int64_t take_acked(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:
-    """Forget what `ack` covers whole; when the newest of it went out, -1 if it covers none."""
+cdef acked_range take_acked(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:
+    """Forget what `ack` covers whole: when the last of that was seen."""
     cdef int32_t index = end.unacked_first
-    cdef int64_t newest_ns = -1
+    cdef acked_range acked = acked_range(seen_ns=-1, late=False, exact=False)
+    cdef segment *item
     while index != NONE and at_or_before(pool.items[index].end, ack):
-        newest_ns = pool.items[index].time_ns
-        end.unacked_first = pool.items[index].next
+        item = &pool.items[index]
+        if item.time_ns >= acked.seen_ns:
+            acked.seen_ns = item.time_ns
+            acked.late = item.late
+        acked.exact = item.end == ack
+        end.unacked_first = item.next
         end.unacked_count -= 1
         give_back(pool, index)
         index = end.unacked_first
     if index == NONE:
         end.unacked_last = NONE
-    return newest_ns
+    elif pool.items[index].packets > 1 and before(pool.items[index].start, ack):
+        acked.exact = True  # as far as can be told of a super-packet
+    return acked
 
 
 cdef void add_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, int64_t time_ns) noexcept nogil:
@@ -177,13 +214,15 @@ cdef int64_t fill_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32
     return made_ns
 
 
-cdef void drop_holes_before(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:
-    """The receiver has everything before `ack`: what we did not see of it will not come."""
-    cdef int32_t index = end.holes, previous = NONE, following
+cdef int32_t drop_holes_before(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:
+    """The receiver has everything before `ack`: what we did not see of it will not come.  How many holes that were."""
+    cdef int32_t index = end.holes, previous = NONE, following, dropped = 0
     while index != NONE:
         following = pool.items[index].next
         if at_or_before(pool.items[index].end, ack):
             unlink_hole(pool, end, previous, index)
+            dropped += 1
         else:
             previous = index
         index = following
+    return dropped

@@ -10,9 +10,13 @@ from libc.string cimport memcpy, memset
 
 from tcptrace.engine.activity cimport activity_list, append, unlink
 from tcptrace.engine.analysis cimport analyse
+from tcptrace.engine.findings cimport PORT_REUSE
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
+from tcptrace.engine.outcome cimport complete_row
+from tcptrace.engine.percentiles cimport release_histogram
 from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, direction_row, endpoint, finding, packet_brief
-from tcptrace.engine.segments cimport clear_endpoint, release, segment_pool
+from tcptrace.engine.segments cimport clear_endpoint, release
+from tcptrace.engine.shared_memory cimport shared_memory
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.records cimport (
     DIRECTION_EGRESS, DIRECTION_INGRESS, FLAG_ACK, FLAG_RST, FLAG_SYN, NOTE_ETHERNET, packet_record,
@@ -27,6 +31,8 @@ from tcptrace.records import PACKET_RECORD
 cdef int32_t ENDED_MAX = 1024
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
 cdef int32_t SEGMENTS_MAX = 4_000_000
+# Histograms of round-trip times, all connections together: a usual one takes 1 KB, a hostile one 18.
+cdef int64_t HISTOGRAMS_MAX_BYTES = 64 << 20
 
 # Indices of model.END_REASONS and bits that add up to those of model.NEAR_ENDS.
 cdef enum:
@@ -83,7 +89,7 @@ cdef class Table:
     cdef connection *rows
     cdef object memory, row_view
     cdef flow_index index
-    cdef segment_pool pool
+    cdef shared_memory shared
     cdef activity_list live, closed
     cdef connection_row *ended_rows
     cdef object ended_memory
@@ -116,8 +122,9 @@ cdef class Table:
         self.ended_memory = np.zeros(ENDED_MAX, model.CONNECTION)
         view = self.ended_memory.view("u1")
         self.ended_rows = <connection_row *>&view[0]
-        self.pool.limit = SEGMENTS_MAX
-        self.pool.free = -1
+        self.shared.segments.limit = SEGMENTS_MAX
+        self.shared.segments.free = -1
+        self.shared.histograms.limit_bytes = HISTOGRAMS_MAX_BYTES
         self.max_connections = max_connections
         self.free_row = -1
         self.live.newest = self.live.oldest = self.closed.newest = self.closed.oldest = -1
@@ -126,8 +133,12 @@ cdef class Table:
         self.refreshed_ns = start_ns
 
     def __dealloc__(self):
+        cdef int32_t row
+        for row in range(self.used):
+            self._release(&self.rows[row].ends[0])
+            self._release(&self.rows[row].ends[1])
         free(self.index.slots)
-        free(self.pool.items)
+        free(self.shared.segments.items)
 
     def process(self, records, findings=None):
         """Take PACKET_RECORD records in; how many were taken.
@@ -161,10 +172,10 @@ cdef class Table:
         cdef int x = 0
         cdef int32_t row = find(&self.index, self.rows, hash, p, &x)
         cdef connection *c
-        if row >= 0 and starts_anew(&self.rows[row], x, p):
+        cdef bint reused = row >= 0 and starts_anew(&self.rows[row], x, p)
+        if reused:
             self._end(row, END_REUSED)
-            row = -1
-        if row < 0:
+        if row < 0 or reused:
             row = self._add(hash, p, &x)
         c = &self.rows[row]
         found.rtt_us = NAN
@@ -172,7 +183,11 @@ cdef class Table:
         found.duplicate_ack_number = 0
         found.connection_id = c.row.id
         found.received = x
-        found.analysis = analyse(&self.pool, c, x, p)
+        found.analysis = 0
+        if reused:
+            c.row.port_reuse = 1
+            found.analysis = PORT_REUSE
+        analyse(&self.shared, c, x, p, found)
         count_packet(c, x, p, found.analysis)
         self.packets += p.segments
         self.bytes += p.frame_bytes
@@ -222,6 +237,7 @@ cdef class Table:
         """The connection leaves the table; its row waits in ended_rows."""
         cdef connection *c = &self.rows[row]
         c.row.end_reason = reason
+        complete_row(c)
         if c.row.changed:  # since the last interval: the rates are not of now
             forget_rate(&c.row.sent)
             forget_rate(&c.row.received)
@@ -230,11 +246,17 @@ cdef class Table:
         self.connections -= 1
         unlink(&self.closed if c.settled else &self.live, self.rows, row)
         remove(&self.index, self.rows, row)
-        release(&self.pool, &c.ends[0])
-        release(&self.pool, &c.ends[1])
+        self._release(&c.ends[0])
+        self._release(&c.ends[1])
         c.row.in_use = 0
         c.older = self.free_row
         self.free_row = row
+
+    cdef void _release(self, endpoint *end) noexcept nogil:
+        """Give back what the endpoint holds of the shared memory."""
+        release(&self.shared.segments, end)
+        release_histogram(&self.shared.histograms, end.rtts)
+        end.rtts = NULL
 
     def expire(self, int64_t now_ns):
         """End what has been idle or closed for long enough; False if there is more, but take_ended() comes first."""
@@ -274,6 +296,8 @@ cdef class Table:
                 if not c.row.in_use:
                     continue
                 self.by_state[c.row.state] += 1
+                if c.row.changed:
+                    complete_row(c)
                 if c.row.changed or c.row.sent.packets_per_s > 0 or c.row.received.packets_per_s > 0:
                     refresh_rate(&c.row.sent, &c.ends[0], seconds)
                     refresh_rate(&c.row.received, &c.ends[1], seconds)
@@ -305,7 +329,8 @@ cdef class Table:
             connections_total=self.last_id,
             connections_by_state=states,
             evicted=self.evicted,
-            rtt_samples_dropped=self.pool.dropped,
+            rtt_samples_dropped=self.shared.segments.dropped,
+            rtt_percentiles_dropped=self.shared.histograms.dropped,
         )
 
 
@@ -325,15 +350,9 @@ cdef inline bint is_over(uint8_t state) noexcept nogil:
 
 
 cdef inline bint starts_anew(const connection *c, int x, const packet_record *p) noexcept nogil:
-    """A SYN that does not belong to this connection: the same ports are used again."""
+    """A SYN whose number is not the one that this connection began with: the same ports are used again."""
     cdef const endpoint *end = &c.ends[x]
-    cdef const endpoint *peer = &c.ends[1 - x]
-    if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
-        return False
-    if end.syn_seen:
-        return p.seq != end.initial_seq
-    # Both ends may open at the same time (RFC 9293 section 3.5): then the other has sent nothing but its SYN.
-    return end.seen or c.settled or not peer.syn_seen or peer.ack_seen
+    return p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) == FLAG_SYN and end.base_known and p.seq != end.base_seq
 
 
 cdef void begin_direction(direction_row *d, endpoint *end) noexcept nogil:
@@ -356,7 +375,7 @@ cdef int begin(connection *c, const packet_record *p) noexcept nogil:
     cdef connection_row *r = &c.row
     r.in_use = 1
     r.start_ns = p.time_ns
-    r.handshake_rtt_us = r.half_closed_us = NAN
+    r.handshake_rtt_us = r.initial_rtt_us = r.half_closed_us = NAN
     r.ip_version = p.ip_version
     r.vlan_id = -1
     begin_direction(&r.sent, &c.ends[0])

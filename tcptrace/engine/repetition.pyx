@@ -1,0 +1,64 @@
+"""Window updates, zero and full windows, duplicate ACKs, and the answers to keep-alives and probes.
+
+All of them compare a segment with the last one of the same end.
+"""
+
+from libc.stdint cimport int64_t, uint32_t
+
+from tcptrace.engine.findings cimport (
+    DUPLICATE_ACK, KEEP_ALIVE, KEEP_ALIVE_ACK, WINDOW_FULL, WINDOW_UPDATE, ZERO_WINDOW, ZERO_WINDOW_PROBE,
+    ZERO_WINDOW_PROBE_ACK,
+)
+from tcptrace.engine.rows cimport connection, endpoint
+from tcptrace.engine.windows cimport bytes_of_window
+from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_SYN, packet_record
+
+
+cdef uint32_t compare_with_last(connection *c, int x, const packet_record *p) noexcept nogil:
+    """Bits of engine.findings, of a segment that is no RST."""
+    cdef endpoint *end = &c.ends[x]
+    cdef endpoint *peer = &c.ends[1 - x]
+    cdef uint32_t found = 0
+    if p.flags & (FLAG_SYN | FLAG_FIN):
+        return 0
+    if p.payload_bytes > 0:
+        if fills_the_window(c, 1 - x, p):
+            found = WINDOW_FULL
+    elif p.flags & FLAG_ACK and end.ack_seen and p.ack == end.last_ack and p.seq == end.next_seq:
+        found = repeated_ack(end, peer, p)
+    if p.window == 0:
+        found |= ZERO_WINDOW
+    return found
+
+
+cdef inline uint32_t repeated_ack(endpoint *end, const endpoint *peer, const packet_record *p) noexcept nogil:
+    """An ACK without payload, whose number is that of the segment before."""
+    if p.window != end.last_window:
+        return WINDOW_UPDATE if p.window else 0
+    if p.window == 0:
+        return ZERO_WINDOW_PROBE_ACK if peer.last_found & ZERO_WINDOW_PROBE else 0
+    if peer.last_found & KEEP_ALIVE:
+        return KEEP_ALIVE_ACK
+    end.duplicate_acks += 1
+    return DUPLICATE_ACK
+
+
+cdef inline bint fills_the_window(const connection *c, int y, const packet_record *p) noexcept nogil:
+    """The payload ends where y's last window does, whose scale is known."""
+    cdef const endpoint *peer = &c.ends[y]
+    cdef int64_t window_bytes
+    if not peer.ack_seen:
+        return False
+    window_bytes = bytes_of_window(c, y, peer.last_window, peer.last_was_syn)
+    return window_bytes >= 0 and p.seq + p.payload_bytes == peer.last_ack + <uint32_t>window_bytes
+
+
+cdef void remember_last(endpoint *end, const packet_record *p, uint32_t found) noexcept nogil:
+    """What the end's next segment is compared with."""
+    if p.flags & FLAG_ACK and p.ack != end.last_ack:
+        end.last_ack = p.ack
+        end.duplicate_acks = 0
+    end.last_found = found
+    end.last_window = p.window
+    end.last_was_syn = (p.flags & FLAG_SYN) != 0
+    end.last_ns = p.time_ns
