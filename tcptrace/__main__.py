@@ -8,9 +8,9 @@ def main() -> None:
     """Run the command line.  Until it handles signals itself, Ctrl-C ends the program as it would any other."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     stand_on_firm_ground()
-    from tcptrace import cli
+    from tcptrace.cli import entry
 
-    cli.main()
+    entry.main()
 
 
 def stand_on_firm_ground() -> None:

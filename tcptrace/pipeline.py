@@ -21,6 +21,7 @@ class Source(Protocol):
 
     clock: Clock
     start_ns: int  # records begin here
+    is_recorded: bool  # time passes with the records, not by itself: capture files
 
     def now_ns(self) -> int: ...
 
@@ -44,7 +45,7 @@ class Source(Protocol):
     def finished(self) -> bool: ...
 
     def check(self) -> str | None:
-        """Once an interval: a warning, if any.  Raises TcptraceError when there can be no more records."""
+        """At least once an interval, until there is none: the next warning.  Raises TcptraceError when there can be no more records."""
         ...
 
     def fill_totals(self, totals: Totals) -> None:
@@ -103,69 +104,100 @@ class Pipeline:
     limits: Limits
     stop_requested: Callable[[], bool]
     warn: Callable[[str], None]
+    progress: Callable[[], None] = lambda: None  # called often
+    at_end: Callable[[], None] = lambda: None  # called before the final output
     _packets: int = field(default=0, init=False)
     _packet_sinks: list[Sink] = field(default_factory=list, init=False)
+    _shown: bool = field(default=False, init=False)
+    _due_ns: int = field(default=0, init=False)
+    _broken: TcptraceError | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Until a limit, a request to stop or the end of the source; then the final output.
 
-        Raises TcptraceError after the final output if the source broke off.
+        Raises TcptraceError after the final output if the source or an output broke off.
         """
-        started_ns = self.source.start_ns
-        self._cpu_ns, self._cpu_since = self.source.cpu_ns(), time.perf_counter_ns()
-        broken: TcptraceError | None = None
         self._packet_sinks = [sink for sink in self.sinks if sink.wants_packets]
-        interval_ns = int(self.interval_s * 1e9) if self.interval_s is not None else None
-        due_ns = started_ns + (interval_ns or 0)
-        shown = False
-        while not self._is_over(started_ns):
-            self._take(self.source.read(READ_TIMEOUT_S))
-            now_ns = self.source.now_ns()
-            if interval_ns is None:
-                self._expire(self.source.complete_ns())
-                continue
-            # The first packets are shown at once, not after a first interval.
-            if now_ns < due_ns and (shown or not self._packets):
-                continue
-            shown = shown or self._packets > 0
-            due_ns = now_ns + interval_ns
-            try:
-                self._end_interval()
-            except TcptraceError as error:
-                broken = error
-                break
+        self._cpu_ns, self._cpu_since = self.source.cpu_ns(), time.perf_counter_ns()
+        self._due_ns = self.source.start_ns + self._interval_ns()
+        step = self._recorded_step if self.source.is_recorded else self._live_step
+        try:
+            while not self._is_over():
+                step()
+                self.progress()
+        except TcptraceError as error:
+            self._broken = error
         self._finish()
-        if broken is not None:
-            raise broken
+        if self._broken is not None:
+            raise self._broken
 
-    def _is_over(self, started_ns: int) -> bool:
+    def _interval_ns(self) -> int:
+        return round((self.interval_s or 0) * 1e9)
+
+    def _live_step(self) -> None:
+        """What the source has now; an interval ends by the clock."""
+        self._take_all(self.source.read(READ_TIMEOUT_S))
+        now_ns = self.source.now_ns()
+        # The first packets are shown at once, not after a first interval.
+        if now_ns >= self._due_ns or (self._packets and not self._shown):
+            self._shown = self._shown or self._packets > 0
+            self._due_ns = now_ns + self._interval_ns()
+            self._end_interval(self.source.complete_ns())
+
+    def _recorded_step(self) -> None:
+        """The next records of a file; an interval ends before the first record past it."""
+        records = self.source.read(READ_TIMEOUT_S)
+        done = 0
+        while self.interval_s is not None:
+            later = np.flatnonzero(records["time_ns"][done:] >= self._due_ns)
+            if not len(later):
+                break
+            self._take(records, done, done + int(later[0]))
+            done += int(later[0])
+            self._end_interval(self._due_ns)
+            self._due_ns = max(self._due_ns + self._interval_ns(), int(records["time_ns"][done]))
+        self._take(records, done, len(records))
+        self._heed_warning()
+
+    def _is_over(self) -> bool:
         if self.stop_requested() or self.source.finished:
             return True
         if self.limits.packets is not None and self._packets >= self.limits.packets:
             return True
-        duration_s = self.limits.duration_s
-        return duration_s is not None and self.source.now_ns() >= started_ns + duration_s * 1e9
+        end_ns = self._end_ns()
+        return end_ns is not None and self.source.now_ns() >= end_ns
 
-    def _take(self, records: npt.NDArray[Any]) -> None:
-        """Records to the engine and to the sinks that want them."""
-        records = self._up_to_limit(records)
-        if not len(records):
+    def _end_ns(self) -> int | None:
+        """When the time that the user gave is over, by the trace's clock."""
+        return None if self.limits.duration_s is None else self.source.start_ns + round(self.limits.duration_s * 1e9)
+
+    def _take_all(self, records: npt.NDArray[Any]) -> None:
+        self._take(records, 0, len(records))
+
+    def _take(self, records: npt.NDArray[Any], start: int, stop: int) -> None:
+        """Records start to stop, as returned by the last read, to the engine and to the sinks that want them."""
+        part = self._within_limits(records[start:stop])
+        if not len(part):
             return
-        self._packets += int(records["segments"].sum(dtype=np.int64))
-        findings = np.empty(len(records), FINDING) if self._packet_sinks else None
+        self._packets += int(part["segments"].sum(dtype=np.int64))
+        findings = np.empty(len(part), FINDING) if self._packet_sinks else None
         taken = 0
-        while taken < len(records):
-            taken += self.engine.process(records[taken:], None if findings is None else findings[taken:])
+        while taken < len(part):
+            taken += self.engine.process(part[taken:], None if findings is None else findings[taken:])
             self._hand_on_ended()
         if findings is None:
             return
         frames = self.source.frames()
-        batch = PacketBatch(records, findings, None if frames is None else frames.first(len(records)))
+        batch = PacketBatch(part, findings, None if frames is None else frames.part(start, start + len(part)))
         for sink in self._packet_sinks:
             sink.packets(batch)
 
-    def _up_to_limit(self, records: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Not more than reach the limit of packets; a super-packet is not divided."""
+    def _within_limits(self, records: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Not more than reach the limits of time and packets; a super-packet is not divided."""
+        end_ns = self._end_ns()
+        if end_ns is not None and self.source.is_recorded and len(records):
+            late = records["time_ns"] >= end_ns
+            records = records[: int(late.argmax())] if late.any() else records
         if self.limits.packets is None or not len(records):
             return records
         wanted = self.limits.packets - self._packets
@@ -184,15 +216,17 @@ class Pipeline:
             self._hand_on_ended()
         self._hand_on_ended()
 
-    def _end_interval(self) -> None:
-        complete_ns = self.source.complete_ns()
-        self._expire(complete_ns)
-        view = self._view(complete_ns)
+    def _end_interval(self, now_ns: int) -> None:
+        """All records before now_ns have been taken."""
+        self._expire(now_ns)
+        view = self._view(now_ns)
         for sink in self.sinks:
             sink.update(view)
         self.engine.clear_changed()
-        warning = self.source.check()
-        if warning:
+        self._heed_warning()
+
+    def _heed_warning(self) -> None:
+        while warning := self.source.check():
             self.warn(warning)
 
     def _view(self, now_ns: int) -> IntervalView:
@@ -205,18 +239,25 @@ class Pipeline:
         return IntervalView(now_ns, self.source.start_ns, interval_s, cpu_percent, totals, self.engine.rows_view())
 
     def _finish(self) -> None:
-        """What was under way when the end came still counts.  Raises TcptraceError after the final output."""
-        trouble: TcptraceError | None = None
-        try:
-            self.source.stop()
-        except TcptraceError as error:
-            trouble = error
-        while not self.source.finished:
-            self._take(self.source.read(READ_TIMEOUT_S))
-        while len(records := self.source.read(0)):
-            self._take(records)
+        """What was under way when the end came still counts; then the final output, of as many sinks as can."""
+        self._attempt(self.source.stop)
+        self._attempt(self._take_rest)
+        self.at_end()
         view = self._view(self.source.complete_ns())
         for sink in self.sinks:
-            sink.close(view)
-        if trouble is not None:
-            raise trouble
+            self._attempt(lambda: sink.close(view))  # noqa: B023, called at once
+
+    def _take_rest(self) -> None:
+        while not self.source.finished:
+            self._take_all(self.source.read(READ_TIMEOUT_S))
+        while len(records := self.source.read(0)):
+            self._take_all(records)
+        if self.source.is_recorded:
+            self._heed_warning()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """The first error is what the user is told; it does not keep the others from their end."""
+        try:
+            step()
+        except TcptraceError as error:
+            self._broken = self._broken or error

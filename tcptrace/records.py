@@ -127,12 +127,12 @@ class Frames:
     original_bytes: npt.NDArray[Any]  # u4: how many it had
     interfaces: npt.NDArray[Any]  # u2: index into model.TraceInfo.interfaces
 
-    def first(self, count: int) -> "Frames":
-        """Those of the first `count` records."""
+    def part(self, start: int, stop: int) -> "Frames":
+        """Those of the records start to stop."""
         return Frames(
             self.data,
-            self.starts[:count],
-            self.captured_bytes[:count],
-            self.original_bytes[:count],
-            self.interfaces[:count],
+            self.starts[start:stop],
+            self.captured_bytes[start:stop],
+            self.original_bytes[start:stop],
+            self.interfaces[start:stop],
         )

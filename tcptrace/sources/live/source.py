@@ -45,6 +45,8 @@ class LiveSource:
     Raises TcptraceError and its kinds.
     """
 
+    is_recorded = False
+
     def __init__(self, interface: Interface, guard: Guard, programs: PacketPrograms, *, ring_bytes: int | None) -> None:
         self.interface = interface
         self.clock = Clock()

@@ -1,0 +1,119 @@
+"""Capture files, analysed."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tcptrace import __version__
+from tcptrace.cli.endings import StopRequest, say, warn
+from tcptrace.cli.options import Options
+from tcptrace.cli.outputs import make_sinks
+from tcptrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# A file keeps its connections: what was silent for an hour may go on, as in Wireshark.
+NEVER_NS: Final = 1 << 62
+# A bar that would be gone at once only flickers.
+PROGRESS_AFTER_S: Final = 0.5
+PROGRESS_EVERY_S: Final = 0.1
+
+
+def run_files(options: Options) -> None:
+    """Analyse capture files to their end.  Raises TcptraceError and its kinds."""
+    import secrets
+
+    from tcptrace.engine.table import Table
+    from tcptrace.model import TraceInfo
+    from tcptrace.pipeline import Limits, Pipeline
+    from tcptrace.sources.live import pcap_filter
+    from tcptrace.sources.capture_file.source import CaptureSource
+
+    refuse_live_options(options)
+    expression = pcap_filter.combine(all_filter_words(options), options.ports, options.hosts)
+    stop = StopRequest()
+    source = CaptureSource(options.files, expression, keep_frames=options.wants_frames)
+    sinks = make_sinks(options)
+    bar = ProgressBar(source)
+    info = TraceInfo(
+        None, None, expression, source.clock, __version__, files=options.files, interfaces=source.interfaces
+    )
+    try:
+        for sink in sinks:
+            sink.open(info)
+        if options.verbose:
+            say(f"{', '.join(options.files)}; filter: {expression or 'none'}")
+        table = Table(
+            options.max_connections,
+            NEVER_NS if options.idle_timeout is None else round(options.idle_timeout * 1e9),
+            NEVER_NS if options.closed_timeout is None else round(options.closed_timeout * 1e9),
+            source.start_ns,
+            secrets.randbits(64),
+        )
+        limits = Limits(options.duration, options.count)
+        Pipeline(source, table, sinks, options.interval, limits, stop, warn, bar.update, bar.close).run()
+    finally:
+        bar.close()
+        for sink in sinks:
+            sink.restore()
+        source.close()
+        stop.no_more()
+
+
+def refuse_live_options(options: Options) -> None:
+    """What only makes sense on an interface is not silently ignored."""
+    if options.hook != "tc":
+        raise UsageError("--hook is for an interface, not for a file")
+    if options.ring_size is not None:
+        raise UsageError("--ring-size is for an interface, not for a file")
+
+
+def all_filter_words(options: Options) -> tuple[str, ...]:
+    """With a file there is no INTERFACE: all words are the FILTER's."""
+    first = (options.interface,) if options.interface is not None else ()
+    return first + options.filter_words
+
+
+class ProgressBar:
+    """How far the files are read, on stderr where that is a terminal and stdout is not written meanwhile."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._wanted = sys.stderr.isatty()
+        self._next_s = time.monotonic() + PROGRESS_AFTER_S
+        self._progress: Progress | None = None
+
+    def update(self) -> None:
+        """Called often; draws ten times a second at most."""
+        now_s = time.monotonic()
+        if not self._wanted or now_s < self._next_s:
+            return
+        self._next_s = now_s + PROGRESS_EVERY_S
+        done, total = self._source.progress()
+        if self._progress is None:
+            self._progress = self._start()
+        self._progress.update(self._task, completed=done, total=total, refresh=True)
+
+    def _start(self) -> "Progress":
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("reading"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        bar = progress.Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+        self._task = bar.add_task("reading", total=None)
+        bar.start()
+        return bar
+
+    def close(self) -> None:
+        """Gone without a trace; may be called twice."""
+        self._wanted = False
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

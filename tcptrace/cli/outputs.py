@@ -1,0 +1,101 @@
+"""The outputs that the options ask for."""
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from tcptrace import __version__
+from tcptrace.cli.endings import standard_output
+from tcptrace.cli.options import SNAPLEN_BYTES, Options
+from tcptrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from tcptrace.model import Sink
+
+
+def make_sinks(options: Options) -> "list[Sink]":
+    """At least one.  Raises UsageError where they exclude each other."""
+    refuse_contradictions(options)
+    out = standard_output()
+    sinks = [*_drawings(options, out), *_capture(options)]
+    if options.output != "-" and not (options.files and _draws_on(options)):
+        sinks.insert(0, _text(options, out))
+    return sinks
+
+
+def refuse_contradictions(options: Options) -> None:
+    """One line for what cannot be."""
+    if options.output == "-":
+        if options.json or options.packets or _draws_on(options):
+            raise UsageError("-o - takes stdout for itself: no --json, --packets or drawing beside it")
+        if sys.stdout.isatty():
+            raise UsageError("-o - writes a capture, which is not for a terminal: redirect stdout")
+    if options.output is None:
+        for name in ("snaplen", "rotate_size", "rotate_seconds", "rotate_files"):
+            if getattr(options, name) is not None and not (name == "snaplen" and options.layers):
+                raise UsageError(f"--{name.replace('_', '-')} is for --output")
+    if options.picture and not (options.sequence or options.graph):
+        raise UsageError("--picture needs --sequence or --graph")
+    if options.connection is not None and not (options.sequence or options.graph or options.ladder):
+        raise UsageError("--connection needs --sequence, --graph or --ladder")
+    if options.json and _draws_on(options):
+        raise UsageError("--json takes stdout for itself: draw with --picture FILE")
+
+
+def _draws_on(options: Options) -> bool:
+    """Something is drawn on stdout."""
+    return options.ladder or ((options.sequence or options.graph) and options.picture is None)
+
+
+def _text(options: Options, out: TextIO) -> "Sink":
+    if options.json:
+        from tcptrace.sinks.ndjson import Ndjson
+
+        return Ndjson(out, packets=options.packets)
+    if options.layers:
+        from tcptrace.sinks.layers.layer_log import LayerLog
+
+        return LayerLog(out, sort=options.sort, color=options.color)
+    if options.packets:
+        from tcptrace.sinks.packet_log import PacketLog
+
+        return PacketLog(out, sort=options.sort, color=options.color)
+    from tcptrace.sinks.live_table import LiveTable, is_usable
+
+    if is_usable(out) and not options.files:
+        return LiveTable(out, sort=options.sort, color=options.color)
+    from tcptrace.sinks.plain_table import PlainTable
+
+    return PlainTable(out, sort=options.sort, color=options.color)
+
+
+def _drawings(options: Options, out: TextIO) -> "list[Sink]":
+    sinks: list[Sink] = []
+    if options.sequence or options.graph:
+        from tcptrace.sinks.drawing import Graph, Sequence
+
+        for wanted, drawing in ((options.sequence, Sequence), (options.graph, Graph)):
+            if wanted:
+                sinks.append(drawing(out, options.picture, options.connection, options.color))
+    if options.ladder:
+        from tcptrace.sinks.drawing import Ladder
+
+        sinks.append(Ladder(out, options.connection, options.color))
+    return sinks
+
+
+def _capture(options: Options) -> "list[Sink]":
+    if options.output is None:
+        return []
+    from tcptrace.sinks.capture_writer import CaptureWriter
+
+    # A file's packets are kept as they are, live ones are cut to their headers, unless the user says how much.
+    snaplen = options.snaplen if options.snaplen is not None else (0 if options.files else SNAPLEN_BYTES)
+    writer = CaptureWriter(
+        options.output,
+        snaplen=snaplen,
+        rotate_bytes=options.rotate_size,
+        rotate_s=options.rotate_seconds,
+        rotate_files=options.rotate_files,
+        application=f"tcptrace {__version__}",
+    )
+    return [writer]
