@@ -21,9 +21,11 @@ ENDPOINT_MOST: Final = 47
 
 ID_LEAST: Final = 2
 
-_BESIDE_THE_RATES: Final = 2
-_WHERE_THERE_IS_ROOM: Final = 16
-"""Priorities of the connections' numbers."""
+_EXTRAS_FROM: Final = 16
+"""Columns of this priority and lower ones take only the room that the endpoints in full leave."""
+_ID_PRIORITY: Final = 16
+_ID_PRIORITY_ASKED_FOR: Final = 2
+"""Beside the rates."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def columns_for(width: int, *, averages: bool, id_width: int = ID_LEAST, by_id: 
     wide = width >= WIDE_FROM
     chosen = _WIDE if wide else _NARROW
     if wide or by_id:
-        chosen = (_number(id_width, _BESIDE_THE_RATES if by_id else _WHERE_THERE_IS_ROOM), *chosen)
+        chosen = (_number(id_width, _ID_PRIORITY_ASKED_FOR if by_id else _ID_PRIORITY), *chosen)
     if not averages:
         return chosen
     means = _OVER_THE_WHOLE_TIME
@@ -186,25 +188,29 @@ def layout(
     """Columns for a terminal `width` characters wide; room to spare goes to endpoints that need it."""
     columns = columns_for(width, averages=averages, id_width=id_width, by_id=by_id)
     gap = "  " if width >= WIDE_FROM else " "
-    kept = _fitting(columns, width, len(gap))
+    ends = [column for column in columns if column.most]
+    wish = [max(0, min(column.most, need[i]) - column.width) for i, column in enumerate(ends)]
+    kept = _fitting(columns, width, len(gap), sum(wish))
     widths = {column.heading: column.width for column in kept}
     spare = width - sum(widths.values()) - len(gap) * (len(kept) - 1)
     if spare < 0:  # narrower than the two endpoints
         each = max(1, (width - len(gap)) // 2)
         return Layout(tuple((column, each) for column in kept), gap)
-    ends = [column for column in kept if column.most]
-    wish = [max(0, min(column.most, need[i]) - column.width) for i, column in enumerate(ends)]
     for column, extra in zip(ends, _share(spare, wish), strict=True):
         widths[column.heading] += extra
     return Layout(tuple((column, widths[column.heading]) for column in kept), gap)
 
 
-def _fitting(columns: Sequence[Column], width: int, gap: int) -> list[Column]:
-    """The columns of the highest priorities that fit, in table order; those of one priority go together."""
+def _fitting(columns: Sequence[Column], width: int, gap: int, wish: int) -> list[Column]:
+    """The columns of the highest priorities that fit, in table order; those of one priority go together.
+
+    `wish` is the room that the endpoints would like beyond their least.
+    """
     kept: list[Column] = [column for column in columns if column.priority == 1]
     for priority in sorted({column.priority for column in columns} - {1}):
         wider = [column for column in columns if column.priority <= priority]
-        if sum(column.width for column in wider) + gap * (len(wider) - 1) > width:
+        room = width if priority < _EXTRAS_FROM else width - wish
+        if sum(column.width for column in wider) + gap * (len(wider) - 1) > room:
             break
         kept = wider
     return kept

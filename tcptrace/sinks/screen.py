@@ -124,7 +124,7 @@ def _states(totals: Totals) -> list[Part]:
 
 
 def _live_trouble(totals: Totals) -> list[Part]:
-    return _weighed({"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)})
+    return _weighed({"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)}, {})
 
 
 def _file_trouble(totals: Totals) -> list[Part]:
@@ -132,10 +132,7 @@ def _file_trouble(totals: Totals) -> list[Part]:
     counters = totals.counters
     amounts = _not_kept(totals)
     amounts |= {name.replace("_", " "): counters[name] for name in ("unsupported_link", "cut_off") if name in counters}
-    parts = _weighed(amounts)
-    if snapped := counters.get("snapped", 0):
-        parts.append((f"snapped {snapped:,}", _WARNED))
-    return parts
+    return _weighed(amounts, {"snapped": counters.get("snapped", 0)})
 
 
 def _not_kept(totals: Totals) -> dict[str, int]:
@@ -148,10 +145,11 @@ def _not_kept(totals: Totals) -> dict[str, int]:
     }
 
 
-def _weighed(amounts: Mapping[str, int]) -> list[Part]:
-    """What was not seen or not kept: red and first where there is any, dim where there is none."""
-    by_weight = sorted(amounts.items(), key=lambda item: item[1] == 0)
-    return [(f"{name} {amount:,}", _LOST if amount else _QUIET) for name, amount in by_weight]
+def _weighed(losses: Mapping[str, int], warnings: Mapping[str, int]) -> list[Part]:
+    """What was not seen or not kept, red and first; then of what to beware; then, dim, what there is none of."""
+    lost = [(f"{name} {amount:,}", _LOST) for name, amount in losses.items() if amount]
+    warned = [(f"{name} {amount:,}", _WARNED) for name, amount in warnings.items() if amount]
+    return [*lost, *warned, *((f"{name} 0", _QUIET) for name, amount in losses.items() if not amount)]
 
 
 def _joined(parts: Iterable[Part], width: int) -> Text:
