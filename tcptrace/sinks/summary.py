@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from tcptrace.model import Rows, Totals, TraceInfo, View
+from tcptrace.model import CONNECTION, Rows, Totals, TraceInfo, View
 from tcptrace.sinks import order, screen
 
 SUMMARY_ROWS: Final = 20
@@ -30,7 +30,7 @@ class Summary:
         self._sort = _BY_DEFAULT if sort == "rate" else sort
         self._asked = rows
         self._rows = SUMMARY_ROWS if rows is None else rows
-        self._kept: list[Rows] = []
+        self._kept = np.zeros(0, CONNECTION)  # the first `_amount` of them
         self._amount = 0
 
     def open(self, info: TraceInfo, console: Console) -> None:
@@ -40,22 +40,27 @@ class Summary:
 
     def ended(self, rows: Rows) -> None:
         """Takes a copy of what may be shown at the end."""
-        if not len(rows):
-            return
-        mine = rows.copy()
-        mine["in_use"] = 1
-        self._kept.append(mine)
-        self._amount += len(mine)
-        if self._amount > 2 * self._rows:  # not each time: the few that come at once are little beside all
-            self._kept = [self._best(np.concatenate(self._kept))]
-            self._amount = len(self._kept[0])
+        for start in range(0, len(rows), self._rows):
+            part = rows[start : start + self._rows]
+            if self._amount + len(part) > len(self._kept):  # seldom: the few that come at once are little beside all
+                self._make_room()
+            place = slice(self._amount, self._amount + len(part))
+            self._kept[place] = part
+            self._kept["in_use"][place] = 1
+            self._amount = place.stop
+
+    def _make_room(self) -> None:
+        best = self._best(self._kept[: self._amount])
+        self._kept = np.zeros(2 * self._rows, CONNECTION)
+        self._kept[: len(best)] = best
+        self._amount = len(best)
 
     def _best(self, rows: Rows) -> Rows:
-        return rows[order.top(rows, self._sort, self._rows)]
+        return rows.take(order.top(rows, self._sort, self._rows))  # rows[…] copies field by field
 
     def rows(self, view: View) -> Rows:
         """The first rows of the whole trace, in order."""
-        return self._best(np.concatenate([*self._kept, self._best(view.table())]))
+        return self._best(np.concatenate([self._kept[: self._amount], self._best(view.table())]))
 
     def lines(self, info: TraceInfo, view: View, elapsed_s: float, width: int) -> list[Text]:
         """The totals and the table, rates over the whole trace; of files the totals come last."""
