@@ -5,13 +5,11 @@ Plain text only.  A cell is never wider than its column, whatever is in the row.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from tcptrace.model import STATES, Rows
-from tcptrace.sinks import human
-
-Row = Any
-"""One row of model.CONNECTION."""
+from tcptrace.model import Rows
+from tcptrace.sinks import cells, human
+from tcptrace.sinks.cells import Row
 
 WIDE_FROM: Final = 100
 """Terminal columns from which on there is room for two spaces between columns and whole state names."""
@@ -21,7 +19,13 @@ ENDPOINT_LEAST_WIDE: Final = 21
 ENDPOINT_MOST: Final = 47
 """An IPv6 address with its port, in brackets."""
 
-_SHORT_STATES: Final = {"ESTABLISHED": "ESTAB", "SYN-RECEIVED": "SYN-RECV"}
+ID_LEAST: Final = 2
+
+_EXTRAS_FROM: Final = 16
+"""Columns of this priority and lower ones take only the room that the endpoints in full leave."""
+_ID_PRIORITY: Final = 16
+_ID_PRIORITY_ASKED_FOR: Final = 2
+"""Beside the rates."""
 
 
 @dataclass(frozen=True)
@@ -63,145 +67,104 @@ class Layout:
         return self.gap.join(column.title(width) for column, width in self.columns)
 
 
-def service_name(row: Row) -> str | None:
-    """Of the destination's port; of the source's only where it is not known who began."""
-    name = human.service(int(row["dst_port"]))
-    if name is None and not row["initiator_known"]:
-        name = human.service(int(row["src_port"]))
-    return name
-
-
-def _endpoint(row: Row, end: str, width: int) -> str:
-    host = human.address(row[f"{end}_addr"].tobytes(), int(row["ip_version"]))
-    return human.endpoint_fit(host, int(row[f"{end}_port"]), _end_name(row, end), width)
-
-
-def _end_name(row: Row, end: str) -> str | None:
-    if end == "dst":
-        return human.service(int(row["dst_port"]))
-    return service_name(row) if human.service(int(row["dst_port"])) is None else None
-
-
-def _state(row: Row, width: int) -> str:
-    name = STATES[row["state"]] or human.UNKNOWN
-    return name if len(name) <= width else _SHORT_STATES.get(name, name)
-
-
-def _short_state(row: Row, width: int) -> str:
-    name = STATES[row["state"]] or human.UNKNOWN
-    return _SHORT_STATES.get(name, name)
-
-
-def _state_style(row: Row) -> str:
-    name = STATES[row["state"]]
-    if name in ("SYN-SENT", "SYN-RECEIVED"):
-        return "green"
-    return "" if name == "ESTABLISHED" else "dim"
-
-
-def _rtt(row: Row, width: int) -> str:
-    smoothed = float(row["sent"]["rtt_smoothed_us"])
-    return human.duration_us(smoothed if smoothed == smoothed else float(row["handshake_rtt_us"]))
-
-
-def _duration(row: Row, width: int) -> str:
-    return human.duration_s(int(row["last_ns"] - row["start_ns"]) / 1e9)
-
-
-def _average(direction: str) -> Callable[[Row, int], str]:
-    def text(row: Row, width: int) -> str:
-        elapsed_ns = int(row["last_ns"] - row["start_ns"])
-        return human.quantity(int(row[direction]["bytes"]) / elapsed_ns * 1e9) if elapsed_ns > 0 else human.UNKNOWN
-
-    return text
-
-
-def _field(direction: str, name: str, form: Callable[[float], str]) -> Callable[[Row, int], str]:
-    return lambda row, width: form(row[direction][name].item())
-
-
-def _count(direction: str, name: str) -> Callable[[Row, int], str]:
-    return lambda row, width: human.count(int(row[direction][name]), width)
-
-
-def _sum_of(row: Row, name: str) -> int:
-    return int(row["sent"][name]) + int(row["received"][name])
-
-
-def _both(name: str) -> Callable[[Row, int], str]:
-    return lambda row, width: human.count(_sum_of(row, name), width)
-
-
-def _marked(style: str, name: str, directions: Sequence[str] = ("sent", "received")) -> Callable[[Row], str]:
-    """`style` where something was counted, else dim."""
-    return lambda row: style if any(row[direction][name] > 0 for direction in directions) else "dim"
-
-
-def _rate_style(direction: str) -> Callable[[Row], str]:
-    return lambda row: "bold" if row[direction]["bytes_per_s"] > 0 else "dim"
-
-
 def _source(least: int) -> Column:
-    return Column("source", least, 1, lambda row, width: _endpoint(row, "src", width), ENDPOINT_MOST, left=True)
+    return Column("source", least, 1, cells.endpoint("src"), ENDPOINT_MOST, left=True)
 
 
 def _destination(least: int) -> Column:
-    return Column("destination", least, 1, lambda row, width: _endpoint(row, "dst", width), ENDPOINT_MOST, left=True)
+    return Column("destination", least, 1, cells.endpoint("dst"), ENDPOINT_MOST, left=True)
 
 
 def _rate(arrow: str, direction: str, width: int) -> Column:
-    text = _field(direction, "bytes_per_s", human.quantity)
-    return Column(f"{arrow} B/s", width, 2, text, style=_rate_style(direction))
+    text = cells.field(direction, "bytes_per_s", human.quantity)
+    return Column(f"{arrow} B/s", width, 2, text, style=cells.rate_style(direction))
 
 
-_SENT: Final = Column("→ bytes", 7, 6, _field("sent", "bytes", human.byte_count))
-_RECEIVED: Final = Column("← bytes", 7, 7, _field("received", "bytes", human.byte_count))
-_RTT: Final = Column("RTT", 7, 4, _rtt)
+def _number(width: int, priority: int) -> Column:
+    return Column("#", width, priority, lambda row, width: str(int(row["id"])))
+
+
+def _retransmissions(arrow: str, direction: str) -> Column:
+    style = cells.marked("yellow", "retransmissions", [direction])
+    return Column(f"{arrow} retr", 6, 5, cells.count(direction, "retransmissions"), style=style)
+
+
+_SENT: Final = Column("→ bytes", 7, 6, cells.field("sent", "bytes", human.byte_count))
+_RECEIVED: Final = Column("← bytes", 7, 7, cells.field("received", "bytes", human.byte_count))
+_RTT: Final = Column("RTT", 7, 4, cells.rtt)
 
 _NARROW: Final = (
     _source(ENDPOINT_LEAST),
     _destination(ENDPOINT_LEAST),
-    Column("state", 10, 3, _short_state, left=True, style=_state_style),
+    Column("state", 10, 3, cells.short_state, left=True, style=cells.state_style),
     _rate("→", "sent", 5),
     _rate("←", "received", 5),
     _SENT,
     _RECEIVED,
     _RTT,
-    Column("retr", 5, 5, _both("retransmissions"), style=_marked("yellow", "retransmissions")),
+    Column("retr", 5, 5, cells.both("retransmissions"), style=cells.marked("yellow", "retransmissions")),
 )
 
 _WIDE: Final = (
     _source(ENDPOINT_LEAST_WIDE),
     _destination(ENDPOINT_LEAST_WIDE),
-    Column("state", 12, 3, _state, left=True, style=_state_style),
+    Column("state", 12, 3, cells.state, left=True, style=cells.state_style),
     _rate("→", "sent", 6),
     _rate("←", "received", 6),
     _SENT,
     _RECEIVED,
-    Column("→ pkts", 7, 15, _count("sent", "packets")),
-    Column("← pkts", 7, 15, _count("received", "packets")),
+    Column("→ pkts", 7, 15, cells.count("sent", "packets")),
+    Column("← pkts", 7, 15, cells.count("received", "packets")),
+    Column("→ goodput", 9, 19, cells.goodput("sent")),
+    Column("← goodput", 9, 19, cells.goodput("received")),
     _RTT,
-    Column("min RTT", 7, 8, _field("sent", "rtt_min_us", human.duration_us)),
-    Column("→ retr", 6, 5, _count("sent", "retransmissions"), style=_marked("yellow", "retransmissions", ["sent"])),
-    Column(
-        "← retr", 6, 5, _count("received", "retransmissions"), style=_marked("yellow", "retransmissions", ["received"])
-    ),
-    Column("reorder", 7, 10, _both("out_of_order"), style=_marked("yellow", "out_of_order")),
-    Column("dup ack", 7, 11, _both("duplicate_acks"), style=_marked("yellow", "duplicate_acks")),
-    Column("0 win", 5, 12, _both("zero_windows"), style=_marked("red", "zero_windows")),
-    Column("→ win", 7, 13, _field("sent", "window_bytes", human.byte_count)),
-    Column("← win", 7, 13, _field("received", "window_bytes", human.byte_count)),
-    Column("duration", 8, 9, _duration),
+    Column("min RTT", 7, 8, cells.field("sent", "rtt_min_us", human.duration_us)),
+    Column("p50 RTT", 7, 17, cells.field("sent", "rtt_p50_us", human.duration_us)),
+    Column("p99 RTT", 7, 17, cells.field("sent", "rtt_p99_us", human.duration_us)),
+    _retransmissions("→", "sent"),
+    _retransmissions("←", "received"),
+    Column("reorder", 7, 10, cells.both("out_of_order"), style=cells.marked("yellow", "out_of_order")),
+    Column("gaps", 5, 20, cells.both("gaps"), style=cells.marked("yellow", "gaps")),
+    Column("dup ack", 7, 11, cells.both("duplicate_acks"), style=cells.marked("yellow", "duplicate_acks")),
+    Column("0 win", 5, 12, cells.both("zero_windows"), style=cells.marked("red", "zero_windows")),
+    Column("→ win", 7, 13, cells.field("sent", "window_bytes", human.byte_count)),
+    Column("← win", 7, 13, cells.field("received", "window_bytes", human.byte_count)),
+    Column("→ flight", 8, 18, cells.field("sent", "in_flight_bytes", human.byte_count)),
+    Column("← flight", 8, 18, cells.field("received", "in_flight_bytes", human.byte_count)),
+    Column("duration", 8, 9, cells.duration),
+    Column("closed by", 9, 21, cells.closed_by, left=True),
+    Column("handshake", 10, 22, cells.handshake, left=True),
 )
 
 
-def columns_for(width: int, *, averages: bool) -> tuple[Column, ...]:
-    """The columns to choose from at a terminal width; `averages` shows rates over a connection's whole time."""
-    chosen = _WIDE if width >= WIDE_FROM else _NARROW
+_OVER_THE_WHOLE_TIME: Final = {
+    "→ B/s": cells.average("sent"),
+    "← B/s": cells.average("received"),
+    "→ flight": cells.field("sent", "in_flight_max_bytes", human.byte_count),
+    "← flight": cells.field("received", "in_flight_max_bytes", human.byte_count),
+}
+"""What a final table shows under a heading instead of what is just now."""
+
+
+def columns_for(width: int, *, averages: bool, id_width: int = ID_LEAST, by_id: bool = False) -> tuple[Column, ...]:
+    """The columns to choose from at a terminal width.
+
+    `averages` shows what a connection did over its whole time; `by_id` says that connections are asked for
+    by their numbers, which else are shown only where there is much room.
+    """
+    wide = width >= WIDE_FROM
+    chosen = _WIDE if wide else _NARROW
+    if wide or by_id:
+        chosen = (_number(id_width, _ID_PRIORITY_ASKED_FOR if by_id else _ID_PRIORITY), *chosen)
     if not averages:
         return chosen
-    means = {"→ B/s": _average("sent"), "← B/s": _average("received")}
+    means = _OVER_THE_WHOLE_TIME
     return tuple(replace(c, text=means[c.heading], style=None) if c.heading in means else c for c in chosen)
+
+
+def id_need(rows: Rows) -> int:
+    """Digits of the largest number of a connection."""
+    return len(str(int(rows["id"].max()))) if len(rows) else 0
 
 
 def endpoint_need(rows: Rows) -> tuple[int, int]:
@@ -210,32 +173,44 @@ def endpoint_need(rows: Rows) -> tuple[int, int]:
 
 
 def _need(rows: Rows, end: str) -> int:
-    return max((len(_endpoint(row, end, ENDPOINT_MOST)) for row in rows), default=0)
+    text = cells.endpoint(end)
+    return max((len(text(row, ENDPOINT_MOST)) for row in rows), default=0)
 
 
-def layout(width: int, need: tuple[int, int] = (0, 0), *, averages: bool = False) -> Layout:
+def layout(
+    width: int,
+    need: tuple[int, int] = (0, 0),
+    *,
+    averages: bool = False,
+    id_width: int = ID_LEAST,
+    by_id: bool = False,
+) -> Layout:
     """Columns for a terminal `width` characters wide; room to spare goes to endpoints that need it."""
-    columns = columns_for(width, averages=averages)
+    columns = columns_for(width, averages=averages, id_width=id_width, by_id=by_id)
     gap = "  " if width >= WIDE_FROM else " "
-    kept = _fitting(columns, width, len(gap))
+    ends = [column for column in columns if column.most]
+    wish = [max(0, min(column.most, need[i]) - column.width) for i, column in enumerate(ends)]
+    kept = _fitting(columns, width, len(gap), sum(wish))
     widths = {column.heading: column.width for column in kept}
     spare = width - sum(widths.values()) - len(gap) * (len(kept) - 1)
     if spare < 0:  # narrower than the two endpoints
         each = max(1, (width - len(gap)) // 2)
         return Layout(tuple((column, each) for column in kept), gap)
-    ends = [column for column in kept if column.most]
-    wish = [max(0, min(column.most, need[i]) - column.width) for i, column in enumerate(ends)]
     for column, extra in zip(ends, _share(spare, wish), strict=True):
         widths[column.heading] += extra
     return Layout(tuple((column, widths[column.heading]) for column in kept), gap)
 
 
-def _fitting(columns: Sequence[Column], width: int, gap: int) -> list[Column]:
-    """The columns of the highest priorities that fit, in table order; those of one priority go together."""
+def _fitting(columns: Sequence[Column], width: int, gap: int, wish: int) -> list[Column]:
+    """The columns of the highest priorities that fit, in table order; those of one priority go together.
+
+    `wish` is the room that the endpoints would like beyond their least.
+    """
     kept: list[Column] = [column for column in columns if column.priority == 1]
     for priority in sorted({column.priority for column in columns} - {1}):
         wider = [column for column in columns if column.priority <= priority]
-        if sum(column.width for column in wider) + gap * (len(wider) - 1) > width:
+        room = width if priority < _EXTRAS_FROM else width - wish
+        if sum(column.width for column in wider) + gap * (len(wider) - 1) > room:
             break
         kept = wider
     return kept

@@ -6,7 +6,10 @@ from typing import Any, Final
 import numpy as np
 
 from tcptrace.model import (
+    CLOSE_KINDS,
+    CLOSED_BY,
     END_REASONS,
+    HANDSHAKES,
     NEAR_ENDS,
     RECENT_PACKETS,
     SCHEMA_VERSION,
@@ -33,12 +36,27 @@ _DIRECTION_INTEGERS: Final = (
     "mss_bytes",
     "retransmissions",
     "retransmitted_bytes",
+    "fast_retransmissions",
+    "spurious_retransmissions",
     "local_drops",
     "out_of_order",
-    "duplicate_acks",
-    "zero_windows",
-    "keep_alives",
     "gaps",
+    "duplicate_acks",
+    "acked_unseen_segments",
+    "sacks",
+    "duplicate_sacks",
+    "window_updates",
+    "windows_full",
+    "zero_windows",
+    "zero_window_probes",
+    "zero_window_probe_acks",
+    "keep_alives",
+    "keep_alive_acks",
+    "ecn_ce",
+    "ecn_ece",
+    "ecn_cwr",
+    "in_flight_bytes",
+    "in_flight_max_bytes",
     "rtt_count",
     "ttl",
 )
@@ -52,7 +70,12 @@ _DIRECTION_FLOATS: Final = {
     "rtt_min_us": "rtt_min_us",
     "rtt_max_us": "rtt_max_us",
     "rtt_mean_us": "rtt_mean_us",
+    "rtt_stddev_us": "rtt_stddev_us",
+    "rtt_p50_us": "rtt_p50_us",
+    "rtt_p90_us": "rtt_p90_us",
+    "rtt_p99_us": "rtt_p99_us",
     "rtt_jitter_us": "rtt_jitter_us",
+    "timestamp_hz": "timestamp_hz",
 }
 """Name in the output: name in model.DIRECTION."""
 
@@ -117,7 +140,12 @@ def _life(rows: Rows, info: TraceInfo) -> Columns:
         "start_time": [human.rfc3339(info.clock.wall_ns(ns)) for ns in rows["start_ns"].tolist()],
         "last_time": [human.rfc3339(info.clock.wall_ns(ns)) for ns in rows["last_ns"].tolist()],
         "duration_s": ((rows["last_ns"] - rows["start_ns"]) / 1e9).tolist(),
+        "handshake": bulk.names(rows["handshake"], HANDSHAKES),
         "handshake_rtt_us": bulk.floats(rows["handshake_rtt_us"]),
+        "closed_by": bulk.names(rows["closed_by"], CLOSED_BY),
+        "close_kind": bulk.names(rows["close_kind"], CLOSE_KINDS),
+        "half_closed_us": bulk.floats(rows["half_closed_us"]),
+        "port_reuse": rows["port_reuse"].astype(bool).tolist(),
     }
 
 
@@ -125,7 +153,7 @@ def _direction(rows: Rows, name: str) -> Columns:
     side = rows[name]
     columns: Columns = {key: bulk.integers(side[key]) for key in _DIRECTION_INTEGERS}
     columns |= {key: bulk.floats(side[source]) for key, source in _DIRECTION_FLOATS.items()}
-    columns["average_bytes_per_s"] = _averages(rows, name)
+    columns |= _averages(rows, side)
     columns["flags_seen"] = list(map(human.flags_words, side["flags_seen"].tolist()))
     traffic_class = side["traffic_class"]
     columns["dscp"] = bulk.integers(traffic_class >> 2)
@@ -134,11 +162,16 @@ def _direction(rows: Rows, name: str) -> Columns:
     return {f"{name}_{key}": values for key, values in columns.items()}
 
 
-def _averages(rows: Rows, direction: str) -> list[float | None]:
+def _averages(rows: Rows, side: Rows) -> Columns:
     """Bytes a second over the connection's duration; not known while that is 0."""
     elapsed_ns = rows["last_ns"] - rows["start_ns"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return bulk.floats(rows[direction]["bytes"] * 1e9 / np.where(elapsed_ns > 0, elapsed_ns, np.nan))
+    elapsed_s = np.where(elapsed_ns > 0, elapsed_ns / 1e9, np.nan)
+    payload_bytes = side["payload_bytes"]
+    return {
+        "average_bytes_per_s": bulk.floats(side["bytes"] / elapsed_s),
+        "average_payload_bytes_per_s": bulk.floats(payload_bytes / elapsed_s),
+        "goodput_bytes_per_s": bulk.floats((payload_bytes - side["retransmitted_bytes"]) / elapsed_s),
+    }
 
 
 def _last_packets(rows: Rows) -> list[list[str]]:

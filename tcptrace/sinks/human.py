@@ -26,6 +26,19 @@ _FLAG_LETTERS: Final = "FSRP.UEWe"
 """Index is the bit; tcpdump's letters."""
 _COMMUNITY_SEED: Final = b"\0\0"
 
+_GENERAL_FINDING: Final = "retransmission"
+_KINDS_OF_IT: Final = frozenset({"fast_retransmission", "spurious_retransmission"})
+_FINDING_PHRASES: Final = {
+    "duplicate_ack": "dup ack",
+    "duplicate_sack": "duplicate SACK",
+    "acked_unseen_segment": "ACKed unseen segment",
+    "zero_window_probe_ack": "zero window probe ACK",
+    "keep_alive": "keep-alive",
+    "keep_alive_ack": "keep-alive ACK",
+    "port_reuse": "port numbers reused",
+}
+"""Where Wireshark's words are not the name with spaces."""
+
 
 def _known(value: float) -> bool:
     return math.isfinite(value) and value >= 0
@@ -183,6 +196,21 @@ def flags_words(flags: int) -> str:
 def analysis_words(analysis: int) -> list[str]:
     """The engine's findings about one segment by name (model.ANALYSIS)."""
     return [name for bit, name in enumerate(ANALYSIS) if analysis >> bit & 1]
+
+
+@lru_cache(maxsize=4096)
+def findings(analysis: int, duplicate_ack_number: int) -> str:
+    """The findings in Wireshark's words, as a person reads them: fast retransmission, dup ack 3.
+
+    Of a retransmission only its kind, where it has one.  Empty if there is nothing to say.
+    """
+    names = analysis_words(analysis)
+    if not _KINDS_OF_IT.isdisjoint(names):
+        names = [name for name in names if name != _GENERAL_FINDING]
+    phrases = [_FINDING_PHRASES.get(name, name.replace("_", " ")) for name in names]
+    if duplicate_ack_number and (dup_ack := _FINDING_PHRASES["duplicate_ack"]) in phrases:
+        phrases[phrases.index(dup_ack)] += f" {duplicate_ack_number}"
+    return ", ".join(phrases)
 
 
 @lru_cache(maxsize=256)

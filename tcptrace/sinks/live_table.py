@@ -12,7 +12,7 @@ from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.sinks import order, screen
 from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.plain_table import console_for, print_lines
-from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
+from tcptrace.sinks.summary import Summary
 
 _AROUND: Final = 2
 """Lines that are neither header nor row: the empty one between them and the headings."""
@@ -35,7 +35,7 @@ class LiveTable:
         *,
         sort: str = "rate",
         color: bool = True,
-        summary_rows: int = SUMMARY_ROWS,
+        summary_rows: int | None = None,
         console: Console | None = None,
     ) -> None:
         self._console = console or console_for(stream, color=color)
@@ -49,6 +49,7 @@ class LiveTable:
     def open(self, info: TraceInfo) -> None:
         """Takes the screen."""
         self._info = info
+        self._summary.open(info, self._console)
         first = Group(screen.title(info, 0.0, 0.0, self._console.width), Text(), screen.waiting(info))
         self._live = Live(
             first,

@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.model import PacketBatch, Rows, SCHEMA_VERSION, STATES, TraceInfo, View
+from tcptrace.model import SCHEMA_VERSION, STATES, PacketBatch, Rows, TraceInfo, View
 from tcptrace.records import COUNTERS
 from tcptrace.sinks import human
 from tcptrace.sinks.connection_json import connection_events
@@ -20,6 +20,8 @@ BATCH_LINES: Final = 512
 """Lines made, written and flushed at a time: bounds the memory that a large table takes."""
 
 _COUNTER_NAMES: Final = {name: "fragments" if name == "fragment" else name for name in COUNTERS}
+_FILE_COUNTERS: Final = ("snapped", "unsupported_link", "cut_off")
+"""What only the reader of capture files counts."""
 _TRACE_END: Final = "trace_end"
 
 
@@ -31,7 +33,7 @@ def schema() -> dict[str, Any]:
 
 
 class Ndjson:
-    """The --json output.  `packets` adds an event for every packet; `now_ns` is UTC, for the first line only."""
+    """The --json output.  `packets` adds an event for every packet; `now_ns` is UTC, for a live trace's first line."""
 
     def __init__(
         self, stream: IO[str] | IO[bytes], *, packets: bool = False, now_ns: Callable[[], int] = time.time_ns
@@ -52,7 +54,7 @@ class Ndjson:
         started = {
             "event": "start",
             "schema_version": SCHEMA_VERSION,
-            "time": human.rfc3339(self._now_ns()),
+            "time": None if info.interface is None else human.rfc3339(self._now_ns()),
             "version": info.version,
             "interface": info.interface,
             "hook": info.hook,
@@ -116,6 +118,7 @@ class Ndjson:
             "schema_version": SCHEMA_VERSION,
             "time": self._time(),
             "interface": info.interface,
+            "files": list(info.files) or None,
             "duration_s": elapsed_s(view),
             "packets": totals.packets,
             "bytes": totals.bytes,
@@ -129,6 +132,7 @@ class Ndjson:
             "unordered": totals.unordered,
         }
         event |= {name: totals.counters.get(counter) for counter, name in _COUNTER_NAMES.items()}
+        event |= {name: totals.counters.get(name) for name in _FILE_COUNTERS}
         for state in STATES:
             if state:
                 name = state.lower().replace("-", "_")

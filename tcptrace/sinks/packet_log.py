@@ -13,7 +13,7 @@ from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.sinks import bulk, human
 from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.plain_table import console_for, print_lines
-from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
+from tcptrace.sinks.summary import Summary
 
 _ARROWS: Final = {r.DIRECTION_INGRESS: "←", r.DIRECTION_EGRESS: "→"}
 _NO_ARROW: Final = "·"
@@ -62,7 +62,7 @@ def packet_lines(packets: npt.NDArray[Any], findings: npt.NDArray[Any], info: Tr
     destinations = bulk.addresses(bulk.packed(packets["dst_addr"]), versions)
     numbers = zip(*(packets[name].tolist() for name in _FIELDS), strict=True)
     has_options = packets["options"].tolist()
-    analyses = findings["analysis"].tolist()
+    found = list(map(human.findings, findings["analysis"].tolist(), findings["duplicate_ack_number"].tolist()))
     lines = []
     for i, (seq, ack, window, payload, segments, flags, direction, src_port, dst_port) in enumerate(numbers):
         text = (
@@ -74,8 +74,8 @@ def packet_lines(packets: npt.NDArray[Any], findings: npt.NDArray[Any], info: Tr
             text += f" ×{segments}"
         if has_options[i] and (options := options_text(packets[i])):
             text += f" {options}"
-        if analyses[i]:
-            text += f" [{', '.join(human.analysis_words(analyses[i]))}]"
+        if found[i]:
+            text += f" [{found[i]}]"
         lines.append(text)
     return lines
 
@@ -104,7 +104,7 @@ class PacketLog:
     wants_frames = False
 
     def __init__(
-        self, stream: IO[str], *, sort: str = "rate", color: bool = True, summary_rows: int = SUMMARY_ROWS
+        self, stream: IO[str], *, sort: str = "rate", color: bool = True, summary_rows: int | None = None
     ) -> None:
         self._stream = stream
         self._console = console_for(stream, color=color)
@@ -116,6 +116,7 @@ class PacketLog:
     def open(self, info: TraceInfo) -> None:
         """Nothing is printed before the first packet."""
         self._info = info
+        self._summary.open(info, self._console)
 
     def packets(self, batch: PacketBatch) -> None:
         """One line each, flushed a batch at a time."""

@@ -9,7 +9,7 @@ from rich.text import Text
 from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.sinks import order, screen
 from tcptrace.sinks.elapsed import elapsed_s
-from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
+from tcptrace.sinks.summary import Summary
 
 PLAIN_ROWS: Final = 20
 
@@ -49,7 +49,11 @@ def print_lines(console: Console, lines: list[Text]) -> None:
 
 
 class PlainTable:
-    """The table for a file or a pipe.  `width` in characters is the terminal's, or 80, unless given."""
+    """The table for a file or a pipe.  `width` in characters is the terminal's, or 80, unless given.
+
+    Of capture files it prints the summary and nothing before: `summary_rows` connections, or as many as
+    `Summary` finds good.
+    """
 
     wants_packets = False
     wants_frames = False
@@ -61,7 +65,7 @@ class PlainTable:
         sort: str = "rate",
         color: bool = True,
         rows: int = PLAIN_ROWS,
-        summary_rows: int = SUMMARY_ROWS,
+        summary_rows: int | None = None,
         width: int | None = None,
         console: Console | None = None,
     ) -> None:
@@ -74,9 +78,11 @@ class PlainTable:
         self._closed = False
 
     def open(self, info: TraceInfo) -> None:
-        """Says what it waits for."""
+        """Says what it waits for; files do not keep anybody waiting."""
         self._info = info
-        print_lines(self._console, [screen.waiting(info)])
+        self._summary.open(info, self._console)
+        if not screen.reads_files(info):
+            print_lines(self._console, [screen.waiting(info)])
 
     def packets(self, batch: PacketBatch) -> None:
         """Not asked for."""
@@ -86,10 +92,12 @@ class PlainTable:
         self._summary.ended(rows)
 
     def update(self, view: View) -> None:
-        """One header and table; nothing while there is no connection."""
+        """One header and table; nothing while there is no connection, and nothing of files."""
+        if self._info is None or screen.reads_files(self._info):
+            return
         table = view.table()
         rows = table[order.top(table, self._sort, self._rows)]
-        if not len(rows) or self._info is None:
+        if not len(rows):
             return
         width = self._console.width
         lines = screen.header(self._info, screen.Figures(view.totals, elapsed_s(view), view.cpu_percent), width)
@@ -103,7 +111,7 @@ class PlainTable:
             return
         self._closed = True
         lines = self._summary.lines(self._info, view, elapsed_s(view), self._console.width)
-        print_lines(self._console, [Text(), *lines])
+        print_lines(self._console, lines if screen.reads_files(self._info) else [Text(), *lines])
 
     def restore(self) -> None:
         """Nothing to undo."""

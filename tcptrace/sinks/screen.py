@@ -4,21 +4,26 @@ Lines are built here cell by cell and never wider than asked for.  Rich's own Ta
 times the CPU, and measures every cell again to find widths that are known.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Span, Text
 
 from tcptrace.model import STATES, Rows, Totals, TraceInfo
 from tcptrace.sinks import columns, human
-from tcptrace.sinks.columns import Layout, Row
+from tcptrace.sinks.cells import Row
+from tcptrace.sinks.columns import Layout
 
 Part = tuple[str, str]
 """Text and its Rich style."""
 
 _BETWEEN: Final = "   "
+_BESIDE: Final = " · "
 _LOST: Final = "bold red"
+_WARNED: Final = "yellow"
 _QUIET: Final = "dim"
 
 
@@ -31,30 +36,61 @@ class Figures:
     cpu_percent: float
 
 
+def reads_files(info: TraceInfo) -> bool:
+    """Whether the trace is of capture files."""
+    return info.interface is None
+
+
+def subject(info: TraceInfo) -> str:
+    """What is traced: the interface and the hook, or the capture file, or how many of them."""
+    if info.interface is not None:
+        return _BESIDE.join(name for name in (info.interface, info.hook) if name)
+    if len(info.files) != 1:
+        return f"{len(info.files):,} files"
+    (name,) = info.files
+    return "standard input" if name == "-" else _printable(PurePath(name).name or name)
+
+
+def _printable(text: str) -> str:
+    """A file's name can be anything but a slash; the terminal shall not obey it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _shortened(text: str, cells: int) -> str:
+    """`text` in exactly that many of the terminal's cells, its middle left out where it is too long."""
+    length = cells
+    while cell_len(short := human.ellipsise(text, length)) > cells:
+        length -= 1  # letters that take two cells
+    return set_cell_size(short, cells)
+
+
 def title(info: TraceInfo, elapsed_s: float, cpu_percent: float, width: int) -> Text:
-    """What is traced on the left; the tracer's own CPU and for how long on the right."""
+    """What is traced on the left; for how long on the right, live with the tracer's own CPU."""
     clock = f"CPU {cpu_percent:.1f} %   {human.stopwatch(elapsed_s)}"
-    parts = [name for name in (info.interface, info.hook) if name]
+    if reads_files(info):
+        clock = human.duration_s(elapsed_s)
+    parts = [subject(info)]
     if info.filter:
         parts.append("filter " + " ".join(info.filter.split()))
-    room = width - len(clock) - len("tcptrace") - 4
-    left = human.ellipsise(" · ".join(parts), max(0, room))
+    room = max(0, width - len(clock) - len("tcptrace") - 4)
     line = Text(no_wrap=True)
     line.append("tcptrace", "bold")
-    line.append(f"  {left.ljust(max(0, room))}  ")
+    line.append(f"  {_shortened(_BESIDE.join(parts), room)}  ")
     line.append(clock)
     line.truncate(width)
     return line
 
 
 def header(info: TraceInfo, figures: Figures, width: int) -> list[Text]:
-    """Four lines: what is traced, traffic, connections, and what was not seen."""
-    return [
-        title(info, figures.elapsed_s, figures.cpu_percent, width),
-        _joined(_traffic(figures.totals), width),
-        _joined(_connections(figures.totals), width),
-        _joined(_trouble(figures.totals), width),
-    ]
+    """Four lines: what is traced, and the totals."""
+    return [title(info, figures.elapsed_s, figures.cpu_percent, width), *totals_lines(info, figures.totals, width)]
+
+
+def totals_lines(info: TraceInfo, totals: Totals, width: int) -> list[Text]:
+    """Three lines: traffic, connections, and what was not seen."""
+    connections = _all_connections(totals) if reads_files(info) else _connections(totals)
+    trouble = _file_trouble(totals) if reads_files(info) else _live_trouble(totals)
+    return [_joined(parts, width) for parts in (_traffic(totals), connections, trouble)]
 
 
 def _traffic(totals: Totals) -> list[Part]:
@@ -67,23 +103,53 @@ def _traffic(totals: Totals) -> list[Part]:
 
 
 def _connections(totals: Totals) -> list[Part]:
+    return [
+        (f"{totals.connections:,} connections", ""),
+        (f"{totals.connections_total:,} seen", ""),
+        *_states(totals),
+    ]
+
+
+def _all_connections(totals: Totals) -> list[Part]:
+    """Of files: all there were, and the states of those that had not left before the end."""
+    parts: list[Part] = [(f"{totals.connections_total:,} connections", "")]
+    if totals.connections != totals.connections_total:
+        parts.append((f"{totals.connections:,} at the end", ""))
+    return [*parts, *_states(totals)]
+
+
+def _states(totals: Totals) -> list[Part]:
     by_state = totals.connections_by_state
-    states = [(f"{state} {by_state[state]:,}", _QUIET) for state in STATES if state and by_state.get(state)]
-    return [(f"{totals.connections:,} connections", ""), (f"{totals.connections_total:,} seen", ""), *states]
+    return [(f"{state} {by_state[state]:,}", _QUIET) for state in STATES if state and by_state.get(state)]
 
 
-def _trouble(totals: Totals) -> list[Part]:
-    """What was not seen or not kept: red and first where there is any, dim where there is none."""
+def _live_trouble(totals: Totals) -> list[Part]:
+    return _weighed({"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)}, {})
+
+
+def _file_trouble(totals: Totals) -> list[Part]:
+    """Frames that a capture has only a part of are no loss of ours: most of them can be read all the same."""
     counters = totals.counters
-    amounts = {
-        "lost": counters.get("records_lost", 0),
+    amounts = _not_kept(totals)
+    amounts |= {name.replace("_", " "): counters[name] for name in ("unsupported_link", "cut_off") if name in counters}
+    return _weighed(amounts, {"snapped": counters.get("snapped", 0)})
+
+
+def _not_kept(totals: Totals) -> dict[str, int]:
+    counters = totals.counters
+    return {
         "malformed": sum(amount for name, amount in counters.items() if name.startswith("malformed_"))
         + counters.get("too_deep", 0),
         "fragments": counters.get("fragment", 0),
         "evicted": totals.evicted,
     }
-    by_weight = sorted(amounts.items(), key=lambda item: item[1] == 0)
-    return [(f"{name} {amount:,}", _LOST if amount else _QUIET) for name, amount in by_weight]
+
+
+def _weighed(losses: Mapping[str, int], warnings: Mapping[str, int]) -> list[Part]:
+    """What was not seen or not kept, red and first; then of what to beware; then, dim, what there is none of."""
+    lost = [(f"{name} {amount:,}", _LOST) for name, amount in losses.items() if amount]
+    warned = [(f"{name} {amount:,}", _WARNED) for name, amount in warnings.items() if amount]
+    return [*lost, *warned, *((f"{name} 0", _QUIET) for name, amount in losses.items() if not amount)]
 
 
 def _joined(parts: Iterable[Part], width: int) -> Text:
@@ -140,18 +206,20 @@ def table(rows: Rows, layout: Layout, hidden: int, width: int) -> list[Text]:
 
 def waiting(info: TraceInfo) -> Text:
     """In place of the table while there is nothing in it."""
-    where = f" on {info.interface}" if info.interface else ""
-    return Text(f"waiting for TCP packets{where} …", style=_QUIET, no_wrap=True)
+    doing = f"reading {subject(info)}" if reads_files(info) else f"waiting for TCP packets on {info.interface}"
+    return Text(f"{doing} …", style=_QUIET, no_wrap=True)
 
 
 class Widths:
-    """Remembers how wide the endpoints have been, so that columns do not move to and fro."""
+    """Remembers how wide the endpoints and the numbers have been, so that columns do not move to and fro."""
 
     def __init__(self) -> None:
         self._need = (0, 0)
+        self._id_width = columns.ID_LEAST
 
-    def layout(self, rows: Rows, width: int, *, averages: bool = False) -> Layout:
+    def layout(self, rows: Rows, width: int, *, averages: bool = False, by_id: bool = False) -> Layout:
         """The layout for `rows` on a terminal `width` characters wide."""
         source, destination = columns.endpoint_need(rows)
         self._need = (max(self._need[0], source), max(self._need[1], destination))
-        return columns.layout(width, self._need, averages=averages)
+        self._id_width = max(self._id_width, columns.id_need(rows))
+        return columns.layout(width, self._need, averages=averages, id_width=self._id_width, by_id=by_id)

@@ -9,16 +9,47 @@ import numpy as np
 import pytest
 
 from tcptrace import records
-from tcptrace.model import CONNECTION, END_REASONS, STATES, Clock, Rows, Totals, TraceInfo
+from tcptrace.model import (
+    ANALYSIS,
+    CLOSE_KINDS,
+    CLOSED_BY,
+    CONNECTION,
+    END_REASONS,
+    FINDING,
+    HANDSHAKES,
+    STATES,
+    Clock,
+    PacketBatch,
+    Rows,
+    Totals,
+    TraceInfo,
+)
 
 START_NS = 1_700_000_000_000_000_000
 """2023-11-14T22:13:20Z."""
 
-UNKNOWN_INTEGERS = ("seq", "ack", "window", "window_bytes", "window_min_bytes", "window_max_bytes")
+UNKNOWN_INTEGERS = (
+    "seq",
+    "ack",
+    "window",
+    "window_bytes",
+    "window_min_bytes",
+    "window_max_bytes",
+    "in_flight_bytes",
+    "in_flight_max_bytes",
+)
 UNKNOWN_SHORTS = ("mss_bytes", "window_scale", "ttl", "traffic_class")
 
 RowMaker = Callable[..., Rows]
 PacketMaker = Callable[..., np.ndarray]
+BatchMaker = Callable[..., PacketBatch]
+
+BY_NAME = {
+    "end_reason": END_REASONS,
+    "handshake": HANDSHAKES,
+    "closed_by": CLOSED_BY,
+    "close_kind": CLOSE_KINDS,
+}
 
 
 def raw_address(text: str) -> np.ndarray:
@@ -30,7 +61,7 @@ def raw_address(text: str) -> np.ndarray:
 def blank_row() -> Rows:
     """One connection of which nothing but its ends is known."""
     row = np.zeros(1, CONNECTION)
-    row["handshake_rtt_us"] = np.nan
+    row["handshake_rtt_us"] = row["half_closed_us"] = np.nan
     row["vlan_id"] = -1
     for direction in ("sent", "received"):
         side = row[direction]
@@ -62,8 +93,8 @@ def make_row() -> RowMaker:
                 row[direction][rest] = value
             elif name.endswith("state"):
                 row[name] = STATES.index(value)
-            elif name == "end_reason":
-                row[name] = END_REASONS.index(value)
+            elif name in BY_NAME:
+                row[name] = BY_NAME[name].index(value)
             elif name == "duration_s":
                 row["last_ns"] = row["start_ns"] + round(value * 1e9)
             else:
@@ -92,6 +123,27 @@ def make_packet() -> PacketMaker:
     return make
 
 
+@pytest.fixture
+def make_batch() -> BatchMaker:
+    """Records with what was found about them: nothing but for the fields given, a value for each; analysis by names."""
+
+    def make(packets: np.ndarray, **fields: Any) -> PacketBatch:
+        findings = np.zeros(len(packets), FINDING)
+        findings["connection_id"] = 1
+        findings["rtt_us"] = np.nan
+        findings["in_flight_bytes"] = -1
+        for name, values in fields.items():
+            findings[name] = list(map(bits, values)) if name == "analysis" else values
+        return PacketBatch(packets, findings, None)
+
+    return make
+
+
+def bits(names: str) -> int:
+    """Findings as the engine has them."""
+    return sum(1 << ANALYSIS.index(name) for name in names.split())
+
+
 @dataclass
 class HandView:
     """A view that says what it is told to."""
@@ -114,8 +166,14 @@ def make_view() -> type[HandView]:
 
 @pytest.fixture
 def info() -> TraceInfo:
+    return TraceInfo(interface="eth0", hook="tc", filter="tcp port 443", clock=Clock(0), version="1.2.3")
+
+
+@pytest.fixture
+def file_info() -> TraceInfo:
+    """Of one capture file."""
     return TraceInfo(
-        interface="eth0", hook="tc", filter="tcp port 443", clock=Clock(0), version="1.2.3"
+        interface=None, hook=None, filter=None, clock=Clock(0), version="1.2.3", files=("/captures/trace.pcapng",)
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tcptrace.model import ANALYSIS
 from tcptrace.sinks import human
 
 
@@ -142,6 +143,18 @@ def test_flags() -> None:
     assert human.flags_words(0x12) == "SYN|ACK"
     assert human.flags_words(0x1FF) == "FIN|SYN|RST|PSH|ACK|URG|ECE|CWR|AE"
     assert human.flags_words(0) == ""
+
+
+def test_findings_are_words_and_a_kind_stands_for_the_whole() -> None:
+    everything = human.findings((1 << len(ANALYSIS)) - 1, 12).split(", ")
+    assert len(everything) == len(ANALYSIS) - 1 == 16
+    assert "retransmission" not in everything
+    assert "dup ack 12" in everything
+    assert "_" not in "".join(everything)
+    assert human.findings(1 << ANALYSIS.index("retransmission"), 0) == "retransmission"
+    assert human.findings(1 << ANALYSIS.index("duplicate_ack"), 0) == "dup ack"
+    assert human.findings(1 << ANALYSIS.index("window_full"), 12) == "window full"
+    assert human.findings(0, 0) == ""
 
 
 def test_utc_keeps_every_nanosecond() -> None:

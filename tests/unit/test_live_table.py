@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tcptrace.model import Rows, Totals, TraceInfo
+from tcptrace.model import PacketBatch, Rows, Totals, TraceInfo
 from tcptrace.sinks import screen
 from tcptrace.sinks.live_table import LiveTable, is_usable
 from tcptrace.sinks.plain_table import PlainTable
@@ -158,8 +158,7 @@ def test_the_summary_has_those_that_left_and_keeps_only_the_best(
     everything["in_use"] = 0  # as the engine may leave what it hands out
     for start in range(0, 100, 10):
         table.ended(everything[start : start + 10])
-    assert table._summary._kept is not None
-    assert len(table._summary._kept) == 3
+    assert len(table._summary._kept) == 6
     left = many(make_row, 99)[98:]
     left["sent"]["bytes"] = 5_000
     table.close(make_view(left, Totals(connections=1, connections_total=101)))
@@ -167,6 +166,149 @@ def test_the_summary_has_those_that_left_and_keeps_only_the_best(
     heading = next(i for i, line in enumerate(lines) if line.startswith("source"))
     assert [line.split()[0] for line in lines[heading + 1 :]] == ["10.0.0.1:99", "10.0.0.1:100", "10.0.0.1:99", "…"]
     assert lines[-1] == "… 98 more"
+
+
+FILE_TABLE = """
+tcptrace  trace.pcapng                                                     2m05s
+
+    # source             destination        state      → B/s ← B/s     RTT  retr
+    3 10.0.0.1:40003     10.0.0.2:https     CLOSED      1.0M     0 12.3 ms    21
+    1 10.0.0.1:40001     10.0.0.2:https     TIME-WAIT    400     0       –     0
+20042 [2001:…8::1]:40002 [2001:db8::2]:http ESTAB          –     –       –     0
+… 39 more
+
+12,500 packets   2.5 MB   100 packets/s   20.0 kB/s
+42 connections   1 at the end   ESTABLISHED 1
+cut off 1   malformed 0   fragments 0   evicted 0   unsupported link 0
+"""
+"""Hand-checked: by bytes; averages over each connection's time and, in the totals, over the capture's."""
+
+
+def test_of_a_file_there_is_one_table_and_then_the_totals(
+    file_info: TraceInfo, make_row: Callable[..., Rows], make_view: Any
+) -> None:
+    ended = np.concatenate(
+        [
+            make_row(1, ("10.0.0.1", 40_001), ("10.0.0.2", 443), state="TIME-WAIT", duration_s=2.5, sent_bytes=1_000),
+            make_row(
+                3,
+                ("10.0.0.1", 40_003),
+                ("10.0.0.2", 443),
+                state="CLOSED",
+                duration_s=2,
+                sent_bytes=2_000_000,
+                sent_rtt_smoothed_us=12_345.0,
+                sent_retransmissions=20,
+                received_retransmissions=1,
+            ),
+        ]
+    )
+    left = make_row(20_042, ("2001:db8::1", 40_002), ("2001:db8::2", 80), state="ESTABLISHED", sent_bytes=90)
+    totals = Totals(
+        packets=12_500,
+        bytes=2_500_000,
+        packets_per_s=9e9,
+        connections=1,
+        connections_total=42,
+        connections_by_state={"ESTABLISHED": 1},
+        counters={"frames": 12_600, "snapped": 0, "unsupported_link": 0, "cut_off": 1},
+    )
+    stream = io.StringIO()
+    table = PlainTable(stream, width=80)
+    table.open(file_info)
+    table.ended(ended)
+    view = make_view(left, totals, time_ns=1_700_000_125 * SECOND)
+    table.update(view)
+    assert stream.getvalue() == ""
+    table.close(view)
+    table.close(view)
+    assert stream.getvalue() == FILE_TABLE.removeprefix("\n")
+
+
+def test_an_empty_file_has_its_totals_only(file_info: TraceInfo, make_view: Any) -> None:
+    stream = io.StringIO()
+    table = PlainTable(stream, width=80)
+    table.open(file_info)
+    view = make_view(totals=Totals(counters={"unsupported_link": 12}))
+    view.time_ns = view.start_ns
+    table.close(view)
+    title, *totals = stream.getvalue().splitlines()
+    assert title.split() == ["tcptrace", "trace.pcapng", "0", "s"]
+    assert totals == [
+        "0 packets   0 B   – packets/s   –",
+        "0 connections",
+        "unsupported link 12   malformed 0   fragments 0   evicted 0",
+    ]
+
+
+def file_table(info: TraceInfo, rows: Rows, view: Any, step: int, **options: Any) -> list[str]:
+    """The lines of the summary of a file whose connections ended in groups of `step`."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, height=50, highlight=False, **options)
+    table = PlainTable(stream, console=console)
+    table.open(info)
+    for start in range(0, len(rows), step):
+        table.ended(rows[start : start + step])
+    table.close(view)
+    return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()
+
+
+@pytest.mark.parametrize("step", [1, 7, 3_017])
+@pytest.mark.parametrize(("terminal", "shown"), [(False, 1_000), (True, 42)])
+def test_of_a_file_a_pipe_gets_a_thousand_rows_and_a_terminal_one_screen(
+    terminal: bool, shown: int, step: int, file_info: TraceInfo, make_row: Callable[..., Rows], make_view: Any
+) -> None:
+    rows = np.repeat(make_row(1, ("10.0.0.1", 1), ("10.0.0.2", 443)), 3_017)
+    rows["id"] = np.arange(1, 3_018)
+    rows["sent"]["bytes"] = np.arange(3_017) * 1_009 % 3_011  # no order of time
+    rows["in_use"] = 0
+    view = make_view(totals=Totals(connections_total=3_017))
+    lines = file_table(file_info, rows, view, step, force_terminal=terminal)
+    best = sorted(range(3_017), key=lambda n: (-(n * 1_009 % 3_011), n))[:shown]
+    assert [int(line.split()[0]) for line in lines[3 : 3 + shown]] == [n + 1 for n in best]
+    assert lines[3 + shown] == f"… {3_017 - shown:,} more"
+    assert len(lines) == shown + 8
+
+
+def test_a_small_terminal_gets_twenty_rows_of_a_file_all_the_same(
+    file_info: TraceInfo, make_row: Callable[..., Rows], make_view: Any
+) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=80, height=10, force_terminal=True, highlight=False, color_system=None)
+    table = PlainTable(stream, console=console)
+    table.open(file_info)
+    table.close(make_view(many(make_row, 30), Totals(connections=30, connections_total=30)))
+    assert "… 10 more" in stream.getvalue().splitlines()
+
+
+def test_a_live_summary_keeps_to_twenty(info: TraceInfo, make_row: Callable[..., Rows], make_view: Any) -> None:
+    lines = file_table(info, many(make_row, 30), make_view(totals=Totals(connections_total=30)), 1)
+    assert lines[-1] == "… 10 more"
+    assert lines[-22].split()[:3] == ["source", "destination", "state"]
+
+
+def test_a_live_screen_on_a_file_says_what_it_reads(file_info: TraceInfo, sample_rows: Rows, make_view: Any) -> None:
+    terminal = Terminal(80, 24)
+    terminal.table.open(file_info)
+    assert "reading trace.pcapng …" in terminal.take()
+    terminal.table.update(make_view(sample_rows, Totals(connections=6, connections_total=6)))
+    assert terminal.screen()[0].split() == ["tcptrace", "trace.pcapng", "1.0", "s"]
+    terminal.table.restore()
+
+
+def test_losses_of_a_file_come_first_and_red_and_what_it_cut_short_is_a_warning(file_info: TraceInfo) -> None:
+    totals = Totals(
+        counters={"malformed_tcp": 0, "snapped": 68, "unsupported_link": 0, "cut_off": 2, "records_lost": 0}
+    )
+    line = screen.header(file_info, screen.Figures(totals, 1.0, 0.0), 100)[3]
+    assert [(line.plain[span.start : span.end], span.style) for span in line.spans] == [
+        ("cut off 2", "bold red"),
+        ("snapped 68", "yellow"),
+        ("malformed 0", "dim"),
+        ("fragments 0", "dim"),
+        ("evicted 0", "dim"),
+        ("unsupported link 0", "dim"),
+    ]
 
 
 def test_losses_come_first_and_red(info: TraceInfo) -> None:
@@ -262,8 +404,10 @@ def test_everything_is_imported_before_privileges_go(
     sample_totals: Totals,
     make_view: Any,
     make_packet: Callable[..., np.ndarray],
+    make_batch: Callable[..., PacketBatch],
 ) -> None:
-    packets = np.repeat(make_packet(("10.0.0.1", 1), ("10.0.0.2", 2), flags=2, options=0xFF), 3)
+    records = np.repeat(make_packet(("10.0.0.1", 1), ("10.0.0.2", 2), flags=2, options=0xFF), 3)
+    packets = make_batch(records, analysis=["retransmission", "", "duplicate_ack"])
     fields = vars(make_view(sample_rows, sample_totals))
     given = pickle.dumps((info, packets, fields, fields))
     command = [sys.executable, "-c", IMPORTS_AFTER_OPEN, module, name, tty]

@@ -1,5 +1,6 @@
 """The --json output against its own schema, and line by line."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from tcptrace import records as r
-from tcptrace.model import Rows, Totals, TraceInfo
+from tcptrace.model import ANALYSIS, PacketBatch, Rows, Totals, TraceInfo
 from tcptrace.sinks.ndjson import BATCH_LINES, Ndjson, schema
 
 START = "2023-11-14T22:13:20.000000000Z"
@@ -42,25 +43,33 @@ def full_row(make_row: Callable[..., Rows]) -> Rows:
         vlan_id=100,
         near_end=1,
         end_reason="closed",
+        handshake="complete",
+        closed_by="dst",
+        close_kind="fin",
+        half_closed_us=654.3216,
+        port_reuse=1,
     )
     for number, direction in enumerate(("sent", "received"), start=1):
         side = row[direction]
         for position, name in enumerate(side.dtype.names):
-            if name != "mac":
+            if name not in ("mac", "mac_known"):
                 side[name] = number * 100 + position
         side["mac"] = [2, 0, 0, 0, 0, number]
+        side["mac_known"] = 1
         side["flags_seen"] = r.FLAG_SYN | r.FLAG_ACK
         side["traffic_class"] = (46 << 2) | number
         side["window_scale"] = 7
         side["ttl"] = 64
         side["bytes"] = 1_000 * number
+        side["payload_bytes"] = 700 * number
+        side["retransmitted_bytes"] = 101 * number
     briefs = row["recent"][0]
     for index in range(7):
         briefs[index % 5]["time_ns"] = START_NS + index * 1_000
         briefs[index % 5]["seq"] = 1_000 + index
         briefs[index % 5]["flags"] = r.FLAG_ACK
         briefs[index % 5]["segments"] = 1
-    briefs[6 % 5]["analysis"] = 0b101
+    briefs[6 % 5]["analysis"] = 1 << ANALYSIS.index("retransmission") | 1 << ANALYSIS.index("duplicate_ack")
     briefs[6 % 5]["segments"] = 3
     briefs[6 % 5]["received"] = 1
     row["recent_total"] = 7
@@ -101,6 +110,20 @@ def full_packet(make_packet: Callable[..., np.ndarray]) -> np.ndarray:
     )
 
 
+@pytest.fixture
+def full_batch(full_packet: np.ndarray, make_batch: Callable[..., PacketBatch]) -> PacketBatch:
+    """The packet, and everything that can be found about one."""
+    return make_batch(
+        full_packet,
+        connection_id=7,
+        analysis=["retransmission fast_retransmission duplicate_ack"],
+        duplicate_ack_number=3,
+        rtt_us=123.4567,
+        in_flight_bytes=4_344,
+        received=1,
+    )
+
+
 class Run:
     """A sink that writes to memory, and the events it has written since the last look."""
 
@@ -133,9 +156,33 @@ def test_the_first_line_says_what_is_traced(run: Run) -> None:
             "interface": "eth0",
             "hook": "tc",
             "filter": "tcp port 443",
-            "link": "ethernet",
+            "files": None,
         }
     ]
+
+
+def test_the_first_line_of_files_names_them_and_reads_no_clock(
+    file_info: TraceInfo, check: Callable[[dict[str, Any]], None], make_view: Any
+) -> None:
+    odd = ("-", "../b.pcap", "no\udcfe unicode\n")
+    run = Run(dataclasses.replace(file_info, files=odd, filter="port 80"))
+    assert run.start == [
+        {
+            "event": "start",
+            "schema_version": 1,
+            "time": None,
+            "version": "1.2.3",
+            "interface": None,
+            "hook": None,
+            "filter": "port 80",
+            "files": list(odd),
+        }
+    ]
+    run.sink.close(make_view())
+    (summary,) = run.take()
+    assert (summary["interface"], summary["files"]) == (None, list(odd))
+    check(run.start[0])
+    check(summary)
 
 
 def test_only_changed_rows_in_use_get_a_line(run: Run, make_row: Callable[..., Rows], make_view: Any) -> None:
@@ -170,16 +217,66 @@ def test_a_connection_of_which_all_is_known(run: Run, full_row: Rows, make_view:
     assert event["service"] == "https"
     assert (event["state"], event["src_state"], event["dst_state"]) == ("ESTABLISHED", "ESTABLISHED", "CLOSE-WAIT")
     assert (event["vlan_id"], event["near_end"], event["duration_s"]) == (100, "src", 2.0)
-    assert event["handshake_rtt_us"] == 123.457
+    assert (event["handshake_rtt_us"], event["half_closed_us"]) == (123.457, 654.322)
+    assert (event["handshake"], event["closed_by"], event["close_kind"]) == ("complete", "dst", "fin")
+    assert event["port_reuse"] is True
     assert (event["sent_average_bytes_per_s"], event["received_average_bytes_per_s"]) == (500.0, 1000.0)
+    assert (event["sent_average_payload_bytes_per_s"], event["received_average_payload_bytes_per_s"]) == (350.0, 700.0)
+    assert (event["sent_goodput_bytes_per_s"], event["received_goodput_bytes_per_s"]) == (299.5, 599.0)
     assert (event["sent_dscp"], event["sent_ecn"], event["received_ecn"]) == (46, 1, 2)
     assert (event["sent_mac"], event["received_mac"]) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
     assert event["sent_flags_seen"] == "SYN|ACK"
+
+
+SET_APART = {
+    *("bytes", "payload_bytes", "retransmitted_bytes", "flags_seen", "traffic_class", "window_scale", "ttl"),
+    *("mac", "mac_known"),
+}
+"""What `full_row` does not number through."""
+
+
+def test_each_field_of_a_direction_comes_out_under_its_name(run: Run, full_row: Rows, make_view: Any) -> None:
+    run.sink.update(make_view(full_row))
+    (event,) = run.take()
     names = full_row["sent"].dtype.names
-    for name in ("retransmissions", "rtt_min_us", "window_min_bytes", "gaps", "mss_bytes", "keep_alives"):
-        assert event[f"sent_{name}"] == 100 + names.index(name)
-        assert event[f"received_{name}"] == 200 + names.index(name)
-    assert event["received_rtt_us"] == 200 + names.index("rtt_last_us")
+    numbered = [name for name in names if name not in SET_APART]
+    assert len(numbered) == 44
+    for name in numbered:
+        shown = "rtt_us" if name == "rtt_last_us" else name
+        assert event[f"sent_{shown}"] == 100 + names.index(name), name
+        assert event[f"received_{shown}"] == 200 + names.index(name), name
+    assert (event["sent_bytes"], event["received_payload_bytes"]) == (1_000, 1_400)
+    assert (event["sent_retransmitted_bytes"], event["received_retransmitted_bytes"]) == (101, 202)
+    assert (event["sent_window_scale"], event["received_ttl"]) == (7, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("handshake", ["complete", "half_open", "refused", "unanswered", None]),
+        ("closed_by", ["src", "dst", "both", None]),
+        ("close_kind", ["fin", "reset", None]),
+    ],
+)
+def test_how_it_began_and_ended_is_told_by_name(
+    name: str,
+    values: list[str | None],
+    run: Run,
+    check: Callable[[dict[str, Any]], None],
+    make_row: Callable[..., Rows],
+    make_view: Any,
+) -> None:
+    rows = [make_row(n, ("10.0.0.1", n), ("10.0.0.2", 80), **{name: v}) for n, v in enumerate(values, start=1)]
+    run.sink.update(make_view(np.concatenate(rows)))
+    events = run.take()
+    assert [event[name] for event in events] == values
+    for event in events:
+        check(event)
+    assert set(schema()["$defs"]["connection"]["properties"][name]["enum"]) == set(values)
+
+
+def test_the_schema_knows_every_finding() -> None:
+    assert schema()["$defs"]["packet"]["properties"]["analysis"]["items"]["enum"] == list(ANALYSIS)
 
 
 def test_the_last_packets_are_told_oldest_first(run: Run, full_row: Rows, make_view: Any) -> None:
@@ -206,14 +303,16 @@ def test_what_is_not_known_is_null(run: Run, make_row: Callable[..., Rows], make
     unknown = {name for name, value in event.items() if value is None}
     sides = {
         "seq ack window window_bytes window_min_bytes window_max_bytes window_scale mss_bytes ttl dscp ecn mac "
-        "bytes_per_s packets_per_s average_bytes_per_s rtt_us rtt_smoothed_us rtt_min_us rtt_max_us rtt_mean_us "
-        "rtt_jitter_us"
+        "bytes_per_s packets_per_s average_bytes_per_s average_payload_bytes_per_s goodput_bytes_per_s "
+        "in_flight_bytes in_flight_max_bytes rtt_us rtt_smoothed_us rtt_min_us rtt_max_us rtt_mean_us rtt_stddev_us "
+        "rtt_p50_us rtt_p90_us rtt_p99_us rtt_jitter_us timestamp_hz"
     }.pop()
     expected = {f"{direction}_{name}" for direction in ("sent", "received") for name in sides.split()}
-    expected |= {"end_reason", "vlan_id", "service", "near_end", "state", "src_state", "dst_state", "handshake_rtt_us"}
+    expected |= {"end_reason", "vlan_id", "service", "near_end", "state", "src_state", "dst_state"}
+    expected |= {"handshake", "handshake_rtt_us", "closed_by", "close_kind", "half_closed_us"}
     assert unknown == expected
     assert event["src_ip"] == "2001:db8::1"
-    assert event["sent_packets"] == 0
+    assert (event["sent_packets"], event["port_reuse"]) == (0, False)
 
 
 def test_the_service_is_the_sources_only_where_it_is_not_known_who_began(
@@ -224,8 +323,8 @@ def test_the_service_is_the_sources_only_where_it_is_not_known_who_began(
     assert [(event["initiator_known"], event["service"]) for event in run.take()] == [(True, None), (False, "https")]
 
 
-def test_a_packet_that_carries_everything(run: Run, full_packet: np.ndarray) -> None:
-    run.sink.packets(full_packet)
+def test_a_packet_that_carries_everything(run: Run, full_batch: PacketBatch) -> None:
+    run.sink.packets(full_batch)
     (event,) = run.take()
     assert event == {
         "event": "packet",
@@ -233,6 +332,12 @@ def test_a_packet_that_carries_everything(run: Run, full_packet: np.ndarray) -> 
         "time": START,
         "interface": "eth0",
         "direction": "out",
+        "connection_id": 7,
+        "from": "dst",
+        "analysis": ["retransmission", "fast_retransmission", "duplicate_ack"],
+        "duplicate_ack_number": 3,
+        "rtt_us": 123.457,
+        "in_flight_bytes": 4_344,
         "src_ip": "10.0.0.1",
         "src_port": 40_000,
         "dst_ip": "10.0.0.2",
@@ -262,11 +367,15 @@ def test_a_packet_that_carries_everything(run: Run, full_packet: np.ndarray) -> 
     }
 
 
-def test_a_packet_that_carries_nothing(run: Run, make_packet: Callable[..., np.ndarray]) -> None:
-    run.sink.packets(make_packet(("::1", 1), ("::1", 2), direction=r.DIRECTION_UNKNOWN))
+def test_a_packet_that_carries_nothing(
+    run: Run, make_packet: Callable[..., np.ndarray], make_batch: Callable[..., PacketBatch]
+) -> None:
+    run.sink.packets(make_batch(make_packet(("::1", 1), ("::1", 2), direction=r.DIRECTION_UNKNOWN)))
     (event,) = run.take()
     nothing = "direction ack ip_id vlan_id vlan_inner_id mss_bytes window_scale ts_value ts_echo src_mac dst_mac"
+    nothing += " duplicate_ack_number rtt_us in_flight_bytes"
     assert {name for name, value in event.items() if value is None} == set(nothing.split())
+    assert (event["connection_id"], event["from"], event["analysis"]) == (1, "src", [])
     assert (event["sack_permitted"], event["sack_blocks"], event["flags"]) == (False, [], "")
 
 
@@ -277,6 +386,8 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         connections_total=3,
         evicted=1,
         connections_by_state={"FIN-WAIT-1": 2},
+        rtt_samples_dropped=12,
+        rtt_percentiles_dropped=13,
         counters={"records_lost": 4, "malformed_ipv4": 5, "fragment": 6},
     )
     run.sink.update(make_view())
@@ -292,22 +403,36 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         "records_lost": 4,
         "malformed_ipv4": 5,
         "fragments": 6,
+        "rtt_samples_dropped": 12,
+        "rtt_percentiles_dropped": 13,
         "malformed_tcp": None,
+        "snapped": None,
+        "unsupported_link": None,
+        "cut_off": None,
+        "files": None,
         "duration_s": 5.0,
     }
     assert {name: event[name] for name in expected} == expected
+
+
+def test_the_summary_of_files_counts_what_only_files_have(file_info: TraceInfo, make_view: Any) -> None:
+    run = Run(file_info)
+    run.sink.close(make_view(totals=Totals(counters={"snapped": 17, "unsupported_link": 23, "cut_off": 2})))
+    (event,) = run.take()
+    assert [event[name] for name in ("snapped", "unsupported_link", "cut_off")] == [17, 23, 2]
+    assert (event["records_lost"], event["interface"], event["files"]) == (None, None, ["/captures/trace.pcapng"])
 
 
 def test_real_output_is_as_the_schema_says_and_has_every_field_of_it(
     run: Run,
     check: Callable[[dict[str, Any]], None],
     full_row: Rows,
-    full_packet: np.ndarray,
+    full_batch: PacketBatch,
     sample_rows: Rows,
     sample_totals: Totals,
     make_view: Any,
 ) -> None:
-    run.sink.packets(full_packet)
+    run.sink.packets(full_batch)
     run.sink.update(make_view(np.concatenate([sample_rows, full_row])))
     run.sink.ended(full_row)
     run.sink.close(make_view(sample_rows, sample_totals))
@@ -321,7 +446,14 @@ def test_real_output_is_as_the_schema_says_and_has_every_field_of_it(
 
 @pytest.mark.parametrize(
     "change",
-    [{"extra": 1}, {"state": "OPEN"}, {"sent_rtt_us": "NaN"}, {"sent_packets": None}, {"time": "2023-11-14T22:13:20Z"}],
+    [
+        {"extra": 1},
+        {"state": "OPEN"},
+        {"handshake": "open"},
+        {"sent_rtt_us": "NaN"},
+        {"sent_packets": None},
+        {"time": "2023-11-14T22:13:20Z"},
+    ],
 )
 def test_the_schema_refuses_what_is_not_so(
     run: Run, check: Callable[[dict[str, Any]], None], full_row: Rows, make_view: Any, change: dict[str, Any]
@@ -359,14 +491,17 @@ class Flushes(io.StringIO):
 
 
 def test_text_streams_are_flushed_once_a_batch(
-    info: TraceInfo, make_packet: Callable[..., np.ndarray], make_view: Any
+    info: TraceInfo,
+    make_packet: Callable[..., np.ndarray],
+    make_batch: Callable[..., PacketBatch],
+    make_view: Any,
 ) -> None:
     stream = Flushes()
     sink = Ndjson(stream, packets=True)
     sink.open(info)
     assert stream.lines == [1]
     packet = make_packet(("10.0.0.1", 1), ("10.0.0.2", 2))
-    sink.packets(np.repeat(packet, BATCH_LINES + 3))
+    sink.packets(make_batch(np.repeat(packet, BATCH_LINES + 3)))
     assert stream.lines == [1, 1 + BATCH_LINES, 4 + BATCH_LINES]
     sink.update(make_view())
     assert len(stream.lines) == 3
