@@ -99,14 +99,15 @@ cdef uint32_t late_segment(
         return RETRANSMISSION | SPURIOUS_RETRANSMISSION
     if (
         peer.duplicate_acks >= FAST_RETRANSMISSION_ACKS and peer.last_ack == p.seq
-        and <int64_t>p.time_ns - peer.last_ns < FAST_RETRANSMISSION_NS
+        and p.time_ns - <uint64_t>peer.last_ns < <uint64_t>FAST_RETRANSMISSION_NS
     ):
         return RETRANSMISSION | FAST_RETRANSMISSION
     if p.note & NOTE_SENT_BEFORE:
         return RETRANSMISSION  # its own socket knows; Wireshark can only go by the time
-    if c.row.initial_rtt_us == c.row.initial_rtt_us:
+    if c.row.initial_rtt_us > 0:  # it is known
         bound_ns = <int64_t>(c.row.initial_rtt_us * 1000)
-    if <int64_t>p.time_ns - end.next_ns < bound_ns and stop != end.next_seq:
+    # Unsigned: where the capture's clock was set back, nothing is "just after".
+    if p.time_ns - <uint64_t>end.next_ns < <uint64_t>bound_ns and stop != end.next_seq:
         return OUT_OF_ORDER
     return RETRANSMISSION
 
