@@ -11,7 +11,8 @@ from libc.string cimport memcpy, memset
 from tcptrace.engine.activity cimport activity_list, append, unlink
 from tcptrace.engine.analysis cimport analyse
 from tcptrace.engine.findings cimport PORT_REUSE
-from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
+from tcptrace.engine.flow_index cimport find, flow_index, insert, remove
+from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
 from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, direction_row, endpoint, finding, packet_brief
@@ -150,25 +151,32 @@ cdef class Table:
         cdef const uint8_t[::1] view
         cdef uint8_t[::1] found_view
         cdef finding *found = NULL
+        cdef const packet_record *first
+        cdef lookahead ahead
+        cdef uint64_t hash
         cdef int64_t count = len(records), at = 0
         if count == 0:
             return 0
         if records.dtype != PACKET_RECORD:
             raise TypeError("records are not of dtype PACKET_RECORD")
         view = records.view("u1")
+        first = <const packet_record *>&view[0]
         if findings is not None:
             if findings.dtype != model.FINDING or len(findings) < count:
                 raise TypeError("findings are not of dtype FINDING, or too few")
             found_view = findings.view("u1")
             found = <finding *>&found_view[0]
         with nogil:
+            begin_lookahead(&ahead, &self.index, first, count)
             while at < count and self.ended_count < ENDED_MAX - 1:
-                self._packet(<const packet_record *>&view[0] + at, &self.unasked if found == NULL else found + at)
+                hash = look_ahead(
+                    &ahead, &self.index, self.rows, &self.shared.segments, first, at, count, self.used > FEW_CONNECTIONS
+                )
+                self._packet(first + at, hash, &self.unasked if found == NULL else found + at)
                 at += 1
         return at
 
-    cdef void _packet(self, const packet_record *p, finding *found) noexcept nogil:
-        cdef uint64_t hash = hash_of(&self.index, p)
+    cdef void _packet(self, const packet_record *p, uint64_t hash, finding *found) noexcept nogil:
         cdef int x = 0
         cdef int32_t row = find(&self.index, self.rows, hash, p, &x)
         cdef connection *c
