@@ -53,7 +53,7 @@ def header_verdict(header: bytes, at: int, scene: Scene) -> Verdict:
         return Verdict(value, "correct", "over the header alone")
     if value == 0 and _leaves(scene):
         return Verdict(value, "not computed", "left to the network card (offload)")
-    return Verdict(value, "wrong", f"should be 0x{_should_be(header, at, 0):04x}: the header was changed or damaged")
+    return Verdict(value, "wrong", f"should be 0x{_should_be(header, at, 0):04x}{_hint(value)}")
 
 
 def segment_verdict(segment: bytes, at: int, segment_bytes: int, protocol: int, scene: Scene) -> Verdict:
@@ -78,8 +78,11 @@ def segment_verdict(segment: bytes, at: int, segment_bytes: int, protocol: int, 
     if scene.segments > 1:
         many = f"one frame here stands for {scene.segments} packets, each with its own"
         return Verdict(value, "not verified", f"cannot be verified: {many}")
-    hint = "; 0 may mean that it was left to the network card" if value == 0 else ": damaged on the way or changed"
-    return Verdict(value, "wrong", f"should be 0x{_should_be(segment, at, before):04x}{hint}")
+    return Verdict(value, "wrong", f"should be 0x{_should_be(segment, at, before):04x}{_hint(value)}")
+
+
+def _hint(value: int) -> str:
+    return "; 0 may mean that it was left to the network card" if value == 0 else ": damaged on the way or changed"
 
 
 def _leaves(scene: Scene) -> bool:

@@ -14,19 +14,30 @@ from tcptrace.sinks.layers.parts import (
     Next,
     Reader,
     Scene,
+    Tone,
 )
 
 MOST_LAYERS: Final = 32
 """More in one frame is made to be a trap: labels or tunnels without end."""
 
+_PADDED_BYTES: Final = 64
+"""Ethernet's least frame, its checksum included."""
+
+
+def _amount(count: int) -> str:
+    return "1 byte" if count == 1 else f"{count:,} bytes"
+
 
 def _payload(reader: Reader, layer: Layer, scene: Scene) -> Next | None:
     """What TCP carries."""
-    layer.add("length", f"{reader.left:,} bytes", "", (reader.start, reader.left))
-    layer.dump = reader.rest()[:DUMP_BYTES]
-    kept = len(reader.rest())
-    if kept < reader.left:
-        raise CutOff("payload")
+    kept = reader.rest()
+    layer.dump = kept[:DUMP_BYTES]
+    shown = len(layer.dump)
+    meaning = f"the first {shown}:" if shown < reader.left else ""
+    if len(kept) < reader.left:
+        meaning = f"cut off: the capture kept {len(kept):,} of them"
+    tone: Tone = "warning" if len(kept) < reader.left else "plain"
+    layer.add("length", _amount(reader.left), meaning, (reader.start, reader.left), tone)
     return None
 
 
@@ -103,7 +114,7 @@ def _not_decoded(following: Next, known: bool) -> Layer:
     why = "not decoded" if known else "not decoded: no TCP is looked for behind this link header"
     if following.kind is not None:
         why = f"not decoded: more than {MOST_LAYERS} layers"
-    layer.add("length", f"{amount:,} bytes", why, (following.start, amount))
+    layer.add("length", _amount(amount), why, (following.start, amount))
     return layer
 
 
@@ -114,7 +125,7 @@ def _trailer(layers: list[Layer], end: int, data: bytes, scene: Scene) -> None:
         return
     captured = data[end:]
     layer = Layer("after the packet", "", end)
-    zero = len(captured) == amount and not any(captured)
-    meaning = "zeros: fills the frame up to its least size" if zero else "padding, or the link's trailer"
-    layer.add("length", f"{amount:,} bytes" if amount > 1 else "1 byte", meaning, (end, amount))
+    fills = scene.original_bytes <= _PADDED_BYTES and len(captured) == amount and not any(captured)
+    meaning = "zeros: fill the frame up to its least size" if fills else "padding, or the link's trailer"
+    layer.add("length", _amount(amount), meaning, (end, amount))
     layers.append(layer)

@@ -40,7 +40,7 @@ _TROUBLE: Final = frozenset(
 
 def findings_layer(finding: Any) -> Layer | None:
     """What the engine found about a packet as a layer of its own; None if that is nothing."""
-    layer = Layer("what it means here", "from all packets of this connection so far", 0)
+    layer = Layer("in this connection", "by all its packets so far", 0)
     for name in human.analysis_words(int(finding["analysis"])):
         value, meaning = "", GLOSSARY[name]
         if name == "duplicate_ack":

@@ -41,9 +41,7 @@ def ipv4(reader: Reader, layer: Layer, scene: Scene) -> Next | None:
     traffic_class(reader.number(1, "traffic class"), layer, reader.span)
     end = _total_length(reader, layer, start, header_bytes)
     identification = reader.number(2, "identification")
-    layer.add(
-        "identification", f"0x{identification:04x}", "tells the fragments of one packet from others'", reader.span
-    )
+    layer.add("identification", f"0x{identification:04x}", "the same in all fragments of a packet", reader.span)
     fragment = _fragment(reader, layer)
     ttl = reader.number(1, "TTL")
     layer.add("TTL", str(ttl), hops(ttl), reader.span)
@@ -93,7 +91,7 @@ def _total_length(reader: Reader, layer: Layer, start: int, header_bytes: int) -
     if total < header_bytes:
         layer.add("total length", f"{total:,} bytes", "", reader.span, "bad")
         raise Malformed(f"total length {total}, less than the header's {header_bytes}")
-    layer.add("total length", f"{total:,} bytes", "header and all that it carries", reader.span)
+    layer.add("total length", f"{total:,} bytes", "this header and all behind it", reader.span)
     return start + total
 
 
@@ -101,7 +99,7 @@ def _fragment(reader: Reader, layer: Layer) -> tuple[int, bool]:
     """Offset in bytes, and whether more fragments follow."""
     value = reader.number(2, "flags and fragment offset")
     flags = [
-        ("DF", 0x4000, "do not fragment: a router that cannot pass it on whole drops it"),
+        ("DF", 0x4000, "do not fragment: if too big, drop it"),
         ("MF", 0x2000, "more fragments follow"),
         ("reserved", 0x8000, "the reserved bit is set"),
     ]

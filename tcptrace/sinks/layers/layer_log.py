@@ -82,8 +82,7 @@ class LayerLog:
 
     def _scene(self, frames: Frames, i: int, record: Any, finding: Any) -> Scene:
         return Scene(
-            captured_bytes=int(frames.captured_bytes[i]),
-            original_bytes=int(frames.original_bytes[i]),
+            original_bytes=max(int(frames.original_bytes[i]), int(frames.captured_bytes[i])),
             direction=int(record["direction"]),
             segments=int(record["segments"]),
             stream=self._memory.stream(record, finding),
@@ -140,7 +139,7 @@ def _interface(frames: Frames | None, i: int, info: TraceInfo) -> str | None:
 
 def _frame_layers(frames: Frames, i: int, record: Any, info: TraceInfo, scene: Scene) -> list[Layer]:
     start = int(frames.starts[i])
-    data = frames.data[start : start + scene.captured_bytes].tobytes()
+    data = frames.data[start : start + int(frames.captured_bytes[i])].tobytes()
     index = int(frames.interfaces[i])
     if index >= len(info.interfaces):
         return []

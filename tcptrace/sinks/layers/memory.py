@@ -34,6 +34,7 @@ class _Side:
 @dataclass(slots=True)
 class _Connection:
     sides: tuple[_Side, _Side] = field(default_factory=lambda: (_Side(), _Side()))
+    opener: int | None = None  # which side sent a SYN without ACK
     offers_accurate_ecn: bool = False
     accurate_ecn: bool = False
 
@@ -62,11 +63,14 @@ class Memory:
         mine, other = connection.sides[received], connection.sides[1 - received]
         if flags & r.FLAG_SYN and not flags & r.FLAG_RST:
             _learn(record, flags, connection, mine)
-        return Stream(mine.first_seq, other.first_seq, _shift(mine, other), connection.accurate_ecn)
+            if not flags & r.FLAG_ACK:
+                connection.opener = received
+        ends_handshake = received == connection.opener and _is_first_ack(record, mine, other)
+        return Stream(mine.first_seq, other.first_seq, _shift(mine, other), connection.accurate_ecn, ends_handshake)
 
 
 def _learn(record: Any, flags: int, connection: _Connection, mine: _Side) -> None:
-    """From a SYN or SYN-ACK.  A SYN that was not seen stays unknown: it may have had data, which its ACK does not tell."""
+    """From a SYN or SYN-ACK.  A SYN not seen stays unknown: it may have had data, and its ACK does not tell."""
     if not mine.syn_seen:
         mine.first_seq = int(record["seq"])
         mine.syn_seen = True
@@ -76,6 +80,14 @@ def _learn(record: Any, flags: int, connection: _Connection, mine: _Side) -> Non
         connection.offers_accurate_ecn = flags & _ECN_FLAGS == _ECN_FLAGS
         return
     connection.accurate_ecn = connection.offers_accurate_ecn and flags & _ECN_FLAGS in _ACCURATE_ANSWERS
+
+
+def _is_first_ack(record: Any, mine: _Side, other: _Side) -> bool:
+    """Whether this is what an opening side sends on receiving the SYN-ACK, or a copy of it."""
+    if mine.first_seq is None or other.first_seq is None or int(record["payload_bytes"]):
+        return False
+    expected = ((mine.first_seq + 1) & 0xFFFFFFFF, (other.first_seq + 1) & 0xFFFFFFFF)
+    return (int(record["seq"]), int(record["ack"])) == expected
 
 
 def _shift(mine: _Side, other: _Side) -> int | None:

@@ -145,10 +145,10 @@ DSCPS: Final = {
 """Differentiated services code points: RFC 2474, 2597, 3246, 5865, 8622."""
 
 ECNS: Final = (
-    ("Not-ECT", "routers can only drop it when a queue is full"),
-    ("ECT(1)", "routers may mark it instead of dropping it (L4S)"),
-    ("ECT(0)", "routers may mark it instead of dropping it"),
-    ("CE", "a router on the way had a queue building up: congestion"),
+    ("Not-ECT", "a full queue can only drop it"),
+    ("ECT(1)", "may be marked, not dropped (L4S)"),
+    ("ECT(0)", "may be marked instead of dropped"),
+    ("CE", "marked: a queue on the way is building up"),
 )
 """Explicit congestion notification: RFC 3168 section 5, RFC 9331."""
 

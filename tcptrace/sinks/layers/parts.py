@@ -63,9 +63,10 @@ class Stream(NamedTuple):
     first_ack: int | None  # the other direction's SYN's
     window_shift: int | None  # 0 where one SYN had no window scale; None if not both were seen
     accurate_ecn: bool  # both ends agreed on RFC 9768
+    ends_handshake: bool  # this segment is the ACK of the SYN-ACK
 
 
-NO_STREAM: Final = Stream(None, None, None, False)
+NO_STREAM: Final = Stream(None, None, None, False, False)
 
 
 @dataclass(slots=True)
@@ -87,8 +88,7 @@ class Layer:
 class Scene:
     """What the dissectors of one frame have to know of it, and tell each other."""
 
-    captured_bytes: int
-    original_bytes: int
+    original_bytes: int  # of the frame, kept by the capture or not
     direction: int = r.DIRECTION_UNKNOWN
     segments: int = 1  # more: a super-packet of so many wire packets
     stream: Stream = NO_STREAM

@@ -60,7 +60,7 @@ def pppoe(reader: Reader, layer: Layer, scene: Scene) -> Next | None:
     layer.add("code", f"0x{code:02x}", _CODES.get(code, "unknown"), reader.span)
     layer.add("session", str(reader.number(2, "session")), "given by the access concentrator", reader.span)
     length = reader.number(2, "length")
-    layer.add("length", f"{length} bytes", "of what follows", reader.span)
+    layer.add("length", f"{length:,} bytes", "of what follows", reader.span)
     if first != 0x11:
         raise Malformed(f"version {first >> 4}, type {first & 15}, where both are 1")
     if length > reader.left:

@@ -58,7 +58,7 @@ def _port(which: str, reader: Reader, layer: Layer) -> int:
     if service:
         meaning = f"by convention {service}"
     else:
-        meaning = "probably picked for this connection alone" if port >= _FIRST_PICKED_PORT else ""
+        meaning = "probably picked for this connection" if port >= _FIRST_PICKED_PORT else ""
     layer.add(f"{which} port", str(port), meaning, reader.span)
     return port
 
@@ -66,13 +66,13 @@ def _port(which: str, reader: Reader, layer: Layer) -> int:
 def _sequence(segment: _Segment, layer: Layer, at: tuple[int, int]) -> None:
     syn, fin, payload = segment.flags & r.FLAG_SYN, segment.flags & r.FLAG_FIN, segment.payload_bytes
     if syn:
-        meaning = "where the sender begins; the SYN itself takes this number"
+        meaning = "the SYN's own; data begins one later"
     elif payload:
         meaning = "of the payload's first byte"
     elif fin:
         meaning = "of the FIN, which takes one number"
     else:
-        meaning = "of the byte that the sender will send next"
+        meaning = "of the byte that it will send next"
     layer.add("sequence number", str(segment.seq), meaning, at)
     first = segment.stream.first_seq
     if first is None:
@@ -91,7 +91,7 @@ def _acknowledgment(value: int, segment: _Segment, layer: Layer, at: tuple[int, 
     if not segment.flags & r.FLAG_ACK:
         layer.add("acknowledgment", str(value), "means nothing without the ACK flag", at, "quiet")
         return
-    layer.add("acknowledgment", str(value), "all before this number has arrived; it comes next", at)
+    layer.add("acknowledgment", str(value), "waits for this byte; has all before it", at)
     first = segment.stream.first_ack
     if first is not None:
         layer.add("  relative", str((value - first) % _SEQUENCE), "counted from the other side's SYN", at)
@@ -115,14 +115,14 @@ def _window(value: int, segment: _Segment, layer: Layer, at: tuple[int, int]) ->
         layer.add("window", "0", "no room left: the other side has to wait", at, "warning")
         return
     if flags & r.FLAG_SYN:
-        layer.add("window", str(value), "bytes it has room for; on a SYN never scaled", at)
+        layer.add("window", str(value), "bytes it can take; not scaled on a SYN", at)
     elif shift is None:
-        layer.add("window", str(value), "bytes it has room for, times a scale not seen here", at)
+        layer.add("window", str(value), "bytes it can take, if there is no scale; the SYNs were not seen", at)
     elif shift == 0:
-        layer.add("window", str(value), "bytes it has room for: not scaled", at)
+        layer.add("window", str(value), "bytes it can take: there is no scale", at)
     else:
-        layer.add("window", str(value), f"to be taken times {1 << shift}, as its SYN said", at)
-        layer.add("  scaled", f"{value << shift:,} bytes", "what it has room for", at)
+        layer.add("window", str(value), f"times {1 << shift}, as its SYN said", at)
+        layer.add("  scaled", f"{value << shift:,} bytes", "it can take beyond its acknowledgment", at)
 
 
 def _checksum(reader: Reader, layer: Layer, start: int, scene: Scene) -> None:

@@ -21,6 +21,8 @@ _ANSWERS: Final = {
     _ECN_FLAGS: "the SYN's flags come back: a broken implementation",
 }
 """The same on a SYN-ACK, RFC 9768 section 3.1.1.  Those of Accurate ECN answer a SYN that offered it."""
+_ARRIVALS: Final = {2: "as Not-ECT", 3: "as ECT(1)", 4: "as ECT(0)", 6: "as CE"}
+"""What ACE says in the handshake's last ACK, RFC 9768 section 3.2.2.1."""
 _FULL_NAMES: Final = {
     "FIN": "finish",
     "SYN": "synchronize",
@@ -29,7 +31,7 @@ _FULL_NAMES: Final = {
     "ACK": "acknowledgment",
     "URG": "urgent",
     "ECE": "ECN echo",
-    "CWR": "congestion window reduced",
+    "CWR": "window reduced",
     "AE": "accurate ECN",
 }
 
@@ -60,7 +62,7 @@ def meaning(flag: int, flags: int, stream: Stream) -> str:
         return _reset(flags)
     return {
         r.FLAG_FIN: "this side has nothing more to send; it still receives",
-        r.FLAG_PSH: "pass what has come to the application without waiting for more",
+        r.FLAG_PSH: "hand it to the application at once",
         r.FLAG_ACK: "the acknowledgment number counts",
         r.FLAG_URG: "the urgent pointer counts",
     }[flag]
@@ -82,6 +84,8 @@ def _congestion(flag: int, flags: int, stream: Stream) -> str:
         # ACE, RFC 9768 section 3.2.2: AE is its highest bit.
         number = sum(value for bit, value in ((r.FLAG_AE, 4), (r.FLAG_CWR, 2), (r.FLAG_ECE, 1)) if flags & bit)
         said = f"of ACE = {number}: packets that came marked, counted modulo 8 from 5"
+        if stream.ends_handshake:
+            said = f"of ACE = {number}: how the SYN-ACK came, {_ARRIVALS.get(number, 'with no valid mark')}"
         return said if flag == together & -together else "one number with the flag before"
     return {
         r.FLAG_ECE: "packets came marked “congestion experienced”: please slow down",

@@ -11,6 +11,7 @@ _MOST_SHIFT: Final = 14
 """RFC 7323 section 2.3."""
 _SEQUENCE: Final = 1 << 32
 _HEX_BYTES: Final = 8
+_TIMESTAMPS_BYTES: Final = 8
 
 _NAMES: Final = {
     6: ("echo", "obsolete (RFC 1072)"),
@@ -74,7 +75,11 @@ def add(part: Reader, layer: Layer, flags: int, stream: Stream) -> None:
             raise Malformed(f"option {kind} says it has {size} {'byte' if size == 1 else 'bytes'}")
         if size - 2 > part.left:
             raise Malformed(f"option {kind} says it has {size} bytes, {part.left + 2} are left")
-        name, value, meaning = _told(kind, part.take(size - 2, f"option {kind}"), flags, stream)
+        body = part.take(size - 2, f"option {kind}")
+        if kind == _TIMESTAMPS and len(body) == _TIMESTAMPS_BYTES:
+            _timestamps(body, at, flags, layer)
+            continue
+        name, value, meaning = _told(kind, body, stream)
         layer.add(f"  {name}", value, meaning, (at, size))
 
 
@@ -88,21 +93,19 @@ def _end(part: Reader, at: int, layer: Layer) -> None:
     part.position = part.end
 
 
-def _told(kind: int, body: bytes, flags: int, stream: Stream) -> tuple[str, str, str]:
+def _told(kind: int, body: bytes, stream: Stream) -> tuple[str, str, str]:
     """Name, value and meaning of one option that has a length."""
     size = len(body)
     number = int.from_bytes(body, "big")
     match kind:
         case 2 if size == 2:
-            return "MSS", f"{number:,} bytes", "the most payload it takes in one segment"
+            return "MSS", f"{number:,} bytes", "the most payload it takes in a segment"
         case 3 if size == 1:
             return "window scale", str(number), _scale(number)
         case 4 if size == 0:
-            return "SACK permitted", "", "may be told which parts arrived beyond a gap"
+            return "SACK permitted", "yes", "tell it what arrives beyond a gap"
         case 5 if size and size % 8 == 0:
             return _sack(body, stream)
-        case 8 if size == 8:
-            return _timestamps(number >> 32, number & 0xFFFFFFFF, flags)
         case 28 if size == 2:
             unit = "minutes" if number >> 15 else "seconds"
             return "user timeout", f"{number & 0x7FFF} {unit}", "how long it waits for an ACK (RFC 5482)"
@@ -122,8 +125,8 @@ def _told(kind: int, body: bytes, flags: int, stream: Stream) -> tuple[str, str,
 
 def _scale(shift: int) -> str:
     if shift > _MOST_SHIFT:
-        return f"too much: {_MOST_SHIFT} counts, so later windows are times {1 << _MOST_SHIFT:,}"
-    return f"its later windows are to be taken times {1 << shift:,}"
+        return f"too much: {_MOST_SHIFT} counts, so later windows are × {1 << _MOST_SHIFT:,}"
+    return f"its later windows count × {1 << shift:,}"
 
 
 def _sack(body: bytes, stream: Stream) -> tuple[str, str, str]:
@@ -134,17 +137,18 @@ def _sack(body: bytes, stream: Stream) -> tuple[str, str, str]:
         edges = [(edge - first) % _SEQUENCE for edge in edges]
     blocks = [f"{left}–{right}" for left, right in zip(edges[::2], edges[1::2], strict=True)]
     counted = ", relative" if first is not None else ""
-    return "SACK", " ".join(blocks), f"these arrived beyond the gap; the end is not included{counted}"
+    return "SACK", " ".join(blocks), f"arrived beyond a gap, the last number not included{counted}"
 
 
-def _timestamps(value: int, echo: int, flags: int) -> tuple[str, str, str]:
-    if flags & r.FLAG_SYN and not flags & r.FLAG_ACK:
-        meaning = "its clock, for measuring round trips; there is none to echo yet"
-    elif not flags & r.FLAG_ACK:
-        meaning = "its clock; the echo means nothing without ACK"
+def _timestamps(body: bytes, at: int, flags: int, layer: Layer) -> None:
+    """Two clocks (RFC 7323 section 3): what they are for."""
+    value, echo = int.from_bytes(body[:4], "big"), int.from_bytes(body[4:], "big")
+    layer.add("  timestamp", str(value), "the sender's clock (RFC 7323)", (at, len(body) + 2))
+    if flags & r.FLAG_ACK:
+        meaning = "the other's, as last seen: tells it the round-trip time"
     else:
-        meaning = "its clock, and the other's as last seen: measures round trips, finds old packets (RFC 7323)"
-    return "timestamps", f"{value}, echo {echo}", meaning
+        meaning = "means nothing without the ACK flag"
+    layer.add("    echo", str(echo), meaning, (at + 6, 4))
 
 
 def _fast_open(body: bytes) -> tuple[str, str, str]:
