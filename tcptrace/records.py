@@ -82,6 +82,9 @@ NOTE_FIRST_SEND: Final = 0x04
 NOTE_TAG_ASIDE: Final = 0x08
 NOTE_TAG_8021AD: Final = 0x10
 
+FRAME_MAX_BYTES: Final = 65_232
+"""Bytes of one frame that a live trace can hand over: what fits into a perf sample."""
+
 COUNTERS: Final = (
     "tcp",
     "not_tcp",
