@@ -5,8 +5,9 @@
  * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> this CPU's batch -> ring
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
- * XDP is used, and the text of filter_matches() in place of the FILTER marker.  bcc rewrites map methods in
- * this file only, so whatever touches a map is here.
+ * XDP is used, SNAPLEN where frames' bytes are asked for, and the text of
+ * filter_matches() in place of the FILTER marker.  bcc rewrites map methods in this file only, so whatever
+ * touches a map is here.
  */
 #define BPF_LICENSE Dual MIT/GPL
 #define IN_KERNEL
@@ -17,6 +18,35 @@
 #define TC_GO_ON -1 /* TC_ACT_UNSPEC: the next filter decides, as if we were not here */
 /* First guess of how much to load; what Ethernet, IPv6 and TCP with all options take. */
 #define FIRST_LOAD_BYTES 128
+
+/*
+ * How a frame's bytes get to the ring.  Few are staged in the batch like the record, from the parser's window;
+ * many are appended by the kernel to a sample of this one frame: copied once, wherever in the skb they are.
+ */
+#ifndef SNAPLEN
+#define STAGED_BYTES 0
+#define BATCH_SLOTS BATCH_RECORDS
+#elif SNAPLEN <= STAGED_FRAME_MAX_BYTES
+#define STAGED_BYTES FRAME_PADDED(SNAPLEN)
+#define BATCH_SLOTS BATCH_RECORDS
+#else
+#define APPEND_FRAMES
+#define STAGED_BYTES 0
+#define BATCH_SLOTS 1
+#endif
+
+struct slot {
+	struct packet_record record;
+#ifdef SNAPLEN
+	struct frame_head head;
+	__u8 staged[STAGED_BYTES];
+#endif
+};
+
+struct batch {
+	struct batch_header header;
+	struct slot slots[BATCH_SLOTS];
+};
 
 struct cpu_state {
 	/* Set while a packet program of this CPU is at work, for the tick that may interrupt it. */
@@ -59,9 +89,9 @@ static __always_inline int enter(struct cpu_state *cpu)
 }
 
 /* Where the next record is written; it does not count until keep(). */
-static __always_inline struct packet_record *next_record(struct cpu_state *cpu)
+static __always_inline struct slot *next_slot(struct cpu_state *cpu)
 {
-	return &cpu->batch.records[cpu->batch.header.count & BATCH_RECORDS_MASK];
+	return &cpu->batch.slots[cpu->batch.header.count & (BATCH_SLOTS - 1)];
 }
 
 static __always_inline int verdict_of(struct cpu_state *cpu, struct frame *f, struct packet_record *r)
@@ -82,18 +112,45 @@ static __always_inline void count_verdict(struct cpu_state *cpu, int verdict)
 		COUNT(cpu, verdict);
 }
 
-/* The record at hand is complete: keep it; 1 if the batch is now full. */
-static __always_inline int keep(struct cpu_state *cpu)
-{
-	COUNT(cpu, COUNT_RECORDS);
-	return ++cpu->batch.header.count >= BATCH_RECORDS;
-}
-
 static __always_inline void emptied(struct cpu_state *cpu, __u32 count, int error)
 {
 	if (error)
 		cpu->batch.header.counters[COUNT_RECORDS_LOST] += count;
 	cpu->batch.header.count = 0;
+}
+
+#ifdef SNAPLEN
+/* The bytes of the frame at hand, of which `bytes` are the context's own. */
+static __always_inline void take_frame(const struct frame *f, struct slot *slot, __u64 bytes)
+{
+	__u64 most = SNAPLEN < FRAME_MAX_BYTES ? SNAPLEN : FRAME_MAX_BYTES;
+
+	if (bytes > most)
+		bytes = most;
+	slot->head.original_bytes = f->frame_bytes;
+	slot->head.captured_bytes = bytes;
+#ifndef APPEND_FRAMES
+	__builtin_memcpy(slot->staged, f->window, STAGED_BYTES);
+#endif
+}
+#endif
+
+/* The record at hand is complete: keep it, and hand over the batch if it is now full. */
+static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct slot *slot)
+{
+	int error;
+
+	COUNT(cpu, COUNT_RECORDS);
+	if (++cpu->batch.header.count < BATCH_SLOTS)
+		return;
+	cpu->batch.header.time_ns = slot->record.time_ns;
+	/* Each a statement of its own: what bcc makes of the first one ends in a semicolon. */
+#ifdef APPEND_FRAMES
+	error = batches.perf_submit_skb(ctx, slot->head.captured_bytes, &cpu->batch, sizeof(cpu->batch));
+#else
+	error = batches.perf_submit(ctx, &cpu->batch, sizeof(cpu->batch));
+#endif
+	emptied(cpu, BATCH_SLOTS, error);
 }
 
 /* Bring the first bytes of the frame into the window, a VLAN tag that the NIC or kernel keeps aside put back in. */
@@ -163,18 +220,32 @@ static __always_inline int sending_note(struct __sk_buff *skb, const struct pack
 	return (__s32)(r->seq - tcp->snd_nxt) < 0 ? NOTE_SENT_BEFORE : 0;
 }
 
+#ifdef APPEND_FRAMES
+/* What load_skb() put back in is not in the bytes that the kernel appends. */
+static __always_inline void note_tag_aside(struct __sk_buff *skb, struct packet_record *r)
+{
+	if (!skb->vlan_present)
+		return;
+	r->note |= NOTE_TAG_ASIDE;
+	if (skb->vlan_proto == __builtin_bswap16(ETHERTYPE_8021AD))
+		r->note |= NOTE_TAG_8021AD;
+}
+#endif
+
 /* Attached to both hooks; the filter's class id says which one this is (cls_bpf hands it over in tc_classid). */
 int tc_packet(struct __sk_buff *skb)
 {
 	struct cpu_state *cpu = this_cpu();
 	struct packet_record *r;
+	struct slot *slot;
 	struct frame *f;
 	__u64 want;
 	int verdict = PARSE_NEED_MORE, attempt;
 
 	if (!cpu || !enter(cpu))
 		return TC_GO_ON;
-	r = next_record(cpu);
+	slot = next_slot(cpu);
+	r = &slot->record;
 	r->time_ns = bpf_ktime_get_ns();
 	f = &cpu->frame;
 	f->merged = skb->gso_size > 0;
@@ -182,6 +253,8 @@ int tc_packet(struct __sk_buff *skb)
 	want = skb->data_end - skb->data; /* what is there without walking fragments */
 	if (want > FIRST_LOAD_BYTES)
 		want = FIRST_LOAD_BYTES;
+	if (want < STAGED_BYTES)
+		want = STAGED_BYTES;
 #pragma clang loop unroll(disable)
 	for (attempt = 0; attempt < 2; attempt++) {
 		f->available = load_skb(skb, cpu, want);
@@ -198,10 +271,13 @@ int tc_packet(struct __sk_buff *skb)
 		if (r->direction == DIRECTION_EGRESS && (r->payload_bytes || r->flags & (FLAG_SYN | FLAG_FIN)))
 			r->note |= sending_note(skb, r);
 		count_segments(skb, f, r);
-		if (keep(cpu)) {
-			cpu->batch.header.time_ns = r->time_ns;
-			emptied(cpu, BATCH_RECORDS, batches.perf_submit(skb, &cpu->batch, sizeof(cpu->batch)));
-		}
+#ifdef APPEND_FRAMES
+		note_tag_aside(skb, r);
+		take_frame(f, slot, skb->len);
+#elif defined(SNAPLEN)
+		take_frame(f, slot, f->available);
+#endif
+		keep(skb, cpu, slot);
 	}
 	cpu->busy = 0;
 	return TC_GO_ON;
@@ -239,12 +315,14 @@ int xdp_packet(struct xdp_md *ctx)
 {
 	struct cpu_state *cpu = this_cpu();
 	struct packet_record *r;
+	struct slot *slot;
 	struct frame *f;
 	int verdict;
 
 	if (!cpu || !enter(cpu))
 		return XDP_PASS;
-	r = next_record(cpu);
+	slot = next_slot(cpu);
+	r = &slot->record;
 	r->time_ns = bpf_ktime_get_ns();
 	f = &cpu->frame;
 	f->merged = 0;
@@ -259,10 +337,10 @@ int xdp_packet(struct xdp_md *ctx)
 		r->direction = DIRECTION_INGRESS;
 		r->segments = 1;
 		r->frame_bytes = f->frame_bytes;
-		if (keep(cpu)) {
-			cpu->batch.header.time_ns = r->time_ns;
-			emptied(cpu, BATCH_RECORDS, batches.perf_submit(ctx, &cpu->batch, sizeof(cpu->batch)));
-		}
+#ifdef SNAPLEN
+		take_frame(f, slot, f->frame_bytes);
+#endif
+		keep(ctx, cpu, slot);
 	}
 	cpu->busy = 0;
 	return XDP_PASS;
@@ -274,9 +352,9 @@ static __always_inline void hand_over(void *ctx, struct cpu_state *cpu, __u32 re
 {
 	__u64 count = cpu->batch.header.count, bytes;
 
-	if (count > BATCH_RECORDS)
+	if (count > BATCH_SLOTS)
 		return;
-	bytes = sizeof(struct batch_header) + count * sizeof(struct packet_record);
+	bytes = sizeof(struct batch_header) + count * sizeof(struct slot);
 	cpu->batch.header.time_ns = bpf_ktime_get_ns();
 	cpu->batch.header.resting = resting;
 	HIDE(bytes);

@@ -13,7 +13,6 @@
 #define WINDOW_BYTES 256
 /* Records handed over in one perf sample: 32 bring the cost of the ring down to 0.05 us a packet. */
 #define BATCH_RECORDS 32
-#define BATCH_RECORDS_MASK (BATCH_RECORDS - 1)
 /* RFC 2018 section 3: three blocks fit beside a timestamp option. */
 #define SACK_BLOCKS 3
 
@@ -124,8 +123,9 @@ enum counter {
 };
 
 /*
- * A perf sample: this header and `count` records.  It says that everything this
- * CPU saw before time_ns has been handed over, so that CPUs can be merged by time.
+ * A perf sample: this header and `count` records, each followed by its frame's bytes where those are asked for
+ * (struct frame_head).  It says that everything this CPU saw before time_ns has been handed over, so that CPUs
+ * can be merged by time.
  */
 struct batch_header {
 	__u64 time_ns;
@@ -134,12 +134,21 @@ struct batch_header {
 	__u64 counters[COUNTERS]; /* running totals of this CPU */
 };
 
-struct batch {
-	struct batch_header header;
-	struct packet_record records[BATCH_RECORDS];
+/* Between a record and the bytes of its frame. */
+struct frame_head {
+	__u32 original_bytes; /* of the frame on the wire, VLAN tags included; a super-packet is one frame */
+	__u32 captured_bytes; /* its first bytes, which follow; a tag aside (NOTE_TAG_ASIDE) is not among them */
 };
 
+/* A perf sample's size is 16 bits, of which the kernel takes 12 bytes; it is a multiple of 8. */
+#define FRAME_MAX_BYTES (0xfff8 - 16 - sizeof(struct batch_header) - sizeof(struct packet_record) - sizeof(struct frame_head))
+/* Up to this snaplen frames are staged with their records: what the parser looks at is at hand. */
+#define STAGED_FRAME_MAX_BYTES WINDOW_BYTES
+/* From one frame's bytes to the next record. */
+#define FRAME_PADDED(bytes) (((bytes) + 7) / 8 * 8)
+
 _Static_assert(sizeof(struct packet_record) == 128, "packet_record has no padding");
+_Static_assert(sizeof(struct frame_head) == 8, "frame_head has no padding");
 _Static_assert(sizeof(struct batch_header) == 16 + 8 * COUNTERS, "batch_header has no padding");
 
 #endif

@@ -5,6 +5,8 @@ cdef extern from "records.h" nogil:
     enum: BATCH_RECORDS
     enum: COUNTERS
     enum: SACK_BLOCKS
+    enum: FRAME_MAX_BYTES
+    enum: STAGED_FRAME_MAX_BYTES
 
     enum: DIRECTION_INGRESS
     enum: DIRECTION_EGRESS
@@ -24,6 +26,8 @@ cdef extern from "records.h" nogil:
     enum: NOTE_ETHERNET
     enum: NOTE_FIRST_SEND
     enum: NOTE_SENT_BEFORE
+    enum: NOTE_TAG_ASIDE
+    enum: NOTE_TAG_8021AD
 
     struct packet_record:
         uint64_t time_ns
@@ -60,3 +64,7 @@ cdef extern from "records.h" nogil:
         uint32_t count
         uint32_t resting
         uint64_t counters[16]
+
+    struct frame_head:
+        uint32_t original_bytes
+        uint32_t captured_bytes

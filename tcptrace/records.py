@@ -83,6 +83,9 @@ NOTE_TAG_ASIDE: Final = 0x08
 NOTE_TAG_8021AD: Final = 0x10
 NOTE_SENT_BEFORE: Final = 0x20
 
+FRAME_MAX_BYTES: Final = 65_232
+"""Bytes of one frame that a live trace can hand over: what fits into a perf sample."""
+
 COUNTERS: Final = (
     "tcp",
     "not_tcp",

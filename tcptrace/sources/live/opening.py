@@ -18,23 +18,27 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """A live source on its way.  Begin it before there are threads and big imports: it forks."""
+    """A live source on its way.  Begin it before there are threads and big imports: it forks.
 
-    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool) -> None:
+    snaplen: how many bytes of each frame LiveSource.frames() shall have; 0 for none.  What does not fit into a perf
+    sample (records.FRAME_MAX_BYTES) is cut off: the end of a frame of 64 KiB, as lo has them and super-packets may be.
+    """
+
+    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool, snaplen: int = 0) -> None:
         self._interface = interface
         self._guard = Guard.start()
         # Here, not in the thread: there it would contend for the interpreter with what the caller imports.
         import_bcc()
         self._programs: PacketPrograms | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._compile, args=(filter_source, xdp), daemon=True)
+        self._thread = threading.Thread(target=self._compile, args=(filter_source, xdp, snaplen), daemon=True)
         self._thread.start()
 
-    def _compile(self, filter_source: str, xdp: bool) -> None:
+    def _compile(self, filter_source: str, xdp: bool, snaplen: int) -> None:
         # A signal while the kernel verifies a program makes it give up (EAGAIN); the main thread takes them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._programs = PacketPrograms(self._interface, filter_source, xdp=xdp)
+            self._programs = PacketPrograms(self._interface, filter_source, xdp=xdp, snaplen=snaplen)
         except BaseException as error:
             self._error = error
 

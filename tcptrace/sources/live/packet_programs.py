@@ -15,16 +15,20 @@ TICK_HZ: Final = 50
 class PacketPrograms:
     """bpf/packet.c for one interface, in the kernel but not yet attached.
 
-    `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.
+    `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
+    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
     Raises MissingFeatureError or NotPermittedError.
     """
 
-    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool) -> None:
+    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool, snaplen: int = 0) -> None:
+        self.snaplen = snaplen
         headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
         text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source)
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
         if xdp:
             defines += ["HOOK_XDP", f"MTU_BYTES={interface.mtu_bytes}"]
+        if snaplen:
+            defines.append(f"SNAPLEN={snaplen}")
         self._bpf: Any = bcc_loader.compile_programs(text, headers, defines)
         self.tc_fd = bcc_loader.load(self._bpf, "tc_packet", self._bpf.SCHED_CLS)
         self.xdp_fd = bcc_loader.load(self._bpf, "xdp_packet", self._bpf.XDP) if xdp else None

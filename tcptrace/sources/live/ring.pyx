@@ -1,15 +1,20 @@
 """The perf ring, opened by hand: batches out in bulk, the CPUs merged by time.
 
-One ring a CPU.  Each sample is a `struct batch`; its header says that everything the CPU saw
-before `time_ns` has been handed over.  The lowest such time of all CPUs is how far the merge
-may go without a later read turning up something earlier.
+One ring a CPU.  Each sample is a `struct batch_header` and what it counts; it says that everything
+the CPU saw before `time_ns` has been handed over.  The lowest such time of all CPUs is how far the
+merge may go without a later read turning up something earlier.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from tcptrace.records cimport BATCH_RECORDS, COUNTERS, batch_header, packet_record
+from tcptrace.records cimport (
+    BATCH_RECORDS, COUNTERS, FRAME_MAX_BYTES, STAGED_FRAME_MAX_BYTES, batch_header, frame_head, packet_record,
+)
+from tcptrace.sources.live.frame_queue cimport (
+    FRAME_QUEUE_MAX_BYTES, frame_queue, frames_out, hand_on, has_room_for_next, padded, room_behind, waiting_bytes,
+)
 
 import errno
 import mmap
@@ -18,6 +23,7 @@ import select
 
 from tcptrace.errors import MissingFeatureError, NotPermittedError
 from tcptrace.records import COUNTERS as COUNTER_NAMES
+from tcptrace.records import FRAME_MAX_BYTES as SAMPLE_FRAME_MAX_BYTES
 from tcptrace.records import PACKET_RECORD
 
 cdef extern from *:
@@ -77,7 +83,12 @@ cdef uint64_t RESTING_NS = 60_000_000
 # Records of one CPU kept waiting for the others; past that they stay in the ring, where a full one is counted.
 cdef uint64_t PENDING_MAX = 262_144
 
-if PACKET_RECORD.itemsize != sizeof(packet_record) or len(COUNTER_NAMES) != COUNTERS or COUNTERS > 16:
+if (
+    PACKET_RECORD.itemsize != sizeof(packet_record)
+    or len(COUNTER_NAMES) != COUNTERS
+    or COUNTERS > 16
+    or SAMPLE_FRAME_MAX_BYTES != FRAME_MAX_BYTES
+):
     raise ImportError("tcptrace.records and the compiled ring reader do not match: reinstall tcptrace")
 
 
@@ -90,6 +101,7 @@ cdef struct cpu_ring:
     uint64_t first         # of the pending records
     uint64_t end
     uint64_t capacity
+    frame_queue frames     # of the pending records, where frames are asked for
     uint64_t complete_ns   # everything up to here has been handed over
     bint resting           # it went idle then
     uint64_t lost_samples  # PERF_RECORD_LOST
@@ -133,9 +145,10 @@ cdef void memcpy_down(cpu_ring *ring, uint64_t waiting) noexcept nogil:
     ring.end = waiting
 
 
-cdef int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes) noexcept nogil:
+cdef int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t snaplen) noexcept nogil:
     """The batch of `bytes` bytes at position `at` goes to the pending records; -1 without memory."""
     cdef batch_header header
+    cdef uint64_t end = at + bytes
     if bytes < sizeof(batch_header):
         return 0
     copy_out(ring, at, &header, sizeof(batch_header))
@@ -143,26 +156,53 @@ cdef int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes) noexcept nogil:
         return 0
     if make_room(ring) < 0:
         return -1
-    copy_out(ring, at + sizeof(batch_header), ring.pending + ring.end, header.count * sizeof(packet_record))
-    ring.end += header.count
+    at += sizeof(batch_header)
+    if snaplen == 0:
+        copy_out(ring, at, ring.pending + ring.end, header.count * sizeof(packet_record))
+        ring.end += header.count
+    elif take_framed(ring, at, end, header.count, snaplen) < 0:
+        return -1
     ring.complete_ns = header.time_ns
     ring.resting = header.resting != 0
     memcpy(ring.counters, header.counters, sizeof(header.counters))
     return 0
 
 
-cdef void drain(cpu_ring *ring) noexcept nogil:
+cdef int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t count, uint32_t snaplen) noexcept nogil:
+    """As many records from position `at`, each with its frame; -1, and none taken, without memory."""
+    cdef frame_head head
+    cdef uint64_t taken, bytes
+    if room_behind(&ring.frames, end - at) < 0:
+        return -1
+    for taken in range(count):
+        copy_out(ring, at + sizeof(packet_record), &head, sizeof(frame_head))
+        bytes = sizeof(frame_head) + padded(head.captured_bytes)
+        copy_out(ring, at, ring.pending + ring.end, sizeof(packet_record))
+        at += sizeof(packet_record)
+        copy_out(ring, at, ring.frames.bytes + ring.frames.end, bytes)
+        ring.frames.end += bytes
+        ring.end += 1
+        # Staged frames have a slot each, of one size.
+        at += sizeof(frame_head) + padded(snaplen) if snaplen <= STAGED_FRAME_MAX_BYTES else bytes
+    return 0
+
+
+cdef void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
     """Everything in the ring goes to the pending records."""
     cdef uint64_t head = data_head(ring.page)
     cdef perf_event_header *event
     cdef uint32_t bytes
     cdef uint64_t lost[2]
-    while ring.tail < head and ring.end - ring.first < PENDING_MAX:
+    while (
+        ring.tail < head
+        and ring.end - ring.first < PENDING_MAX
+        and waiting_bytes(&ring.frames) < FRAME_QUEUE_MAX_BYTES
+    ):
         # Events are 8-byte aligned, so their header never runs over the end.
         event = <perf_event_header *>(ring.data + (ring.tail & (ring.size - 1)))
         if event.type == PERF_RECORD_SAMPLE:
             copy_out(ring, ring.tail + sizeof(perf_event_header), &bytes, sizeof(bytes))
-            if take_batch(ring, ring.tail + sizeof(perf_event_header) + sizeof(bytes), bytes) < 0:
+            if take_batch(ring, ring.tail + sizeof(perf_event_header) + sizeof(bytes), bytes, snaplen) < 0:
                 break
         elif event.type == PERF_RECORD_LOST:
             copy_out(ring, ring.tail + sizeof(perf_event_header), lost, sizeof(lost))
@@ -174,12 +214,14 @@ cdef void drain(cpu_ring *ring) noexcept nogil:
 cdef class Ring:
     """Per-CPU perf rings of `ring_bytes` each (a power of two, at least a page), merged.
 
+    snaplen: what the programs were compiled with; 0 if records come without their frames.
     Raises NotPermittedError or MissingFeatureError when the kernel does not open them.
     """
 
     cdef cpu_ring *rings
     cdef int ring_count
     cdef uint64_t last_ns
+    cdef uint32_t snaplen
     cdef readonly uint64_t unordered
     """Records that turned up after a later one had been handed on (only after a CPU stalled)."""
     cdef readonly dict fds
@@ -187,8 +229,9 @@ cdef class Ring:
     cdef list maps
     cdef object poller
 
-    def __cinit__(self, cpus, ring_bytes, now_ns):
+    def __cinit__(self, cpus, ring_bytes, now_ns, uint32_t snaplen=0):
         cdef int index
+        self.snaplen = snaplen
         self.rings = <cpu_ring *>calloc(len(cpus), sizeof(cpu_ring))
         if self.rings == NULL:
             raise MemoryError
@@ -204,6 +247,7 @@ cdef class Ring:
             return
         for index in range(self.ring_count):
             free(self.rings[index].pending)
+            free(self.rings[index].frames.bytes)
         free(self.rings)
 
     def _open(self, int index, int cpu, uint64_t ring_bytes, uint64_t now_ns):
@@ -243,23 +287,27 @@ cdef class Ring:
             lowest = min(lowest, max(ring.complete_ns, at))
         return lowest
 
-    def read(self, out, uint64_t now_ns):
+    def read(self, out, uint64_t now_ns, frames=None):
         """Fill the PACKET_RECORD array `out` in time order; how many records were written.
 
-        Fewer than len(out) means that the rings hold nothing more that is known to be in order.
+        Fewer than len(out) means that the rings hold nothing more that is known to be in order, or that
+        frames.data is full.  `frames` (records.Frames, as long as `out`) is needed where there is a snaplen.
         """
         cdef uint8_t[::1] view = out.view("u1")
         cdef packet_record *to = <packet_record *>&view[0]
         cdef uint64_t room = view.shape[0] // sizeof(packet_record)
         cdef uint64_t count
+        cdef frames_out frames_to
         cdef int index
+        if self.snaplen:
+            frames_to = _writable(frames, self.snaplen)
         with nogil:
             for index in range(self.ring_count):
-                drain(&self.rings[index])
-            count = self._merge(to, room, self._horizon(now_ns))
+                drain(&self.rings[index], self.snaplen)
+            count = self._merge(to, room, self._horizon(now_ns), &frames_to if self.snaplen else NULL)
         return count
 
-    cdef uint64_t _merge(self, packet_record *to, uint64_t room, uint64_t horizon) noexcept nogil:
+    cdef uint64_t _merge(self, packet_record *to, uint64_t room, uint64_t horizon, frames_out *frames) noexcept nogil:
         """Runs of the CPU whose next record is the earliest, each up to the next CPU's."""
         cdef uint64_t count = 0, limit, at
         cdef cpu_ring *ring
@@ -282,7 +330,11 @@ cdef class Ring:
             if earliest == NULL or earliest.pending[earliest.first].time_ns > horizon:
                 break
             while count < room and earliest.first < earliest.end and earliest.pending[earliest.first].time_ns <= limit:
+                if frames != NULL and not has_room_for_next(frames, &earliest.frames):
+                    return count
                 to[count] = earliest.pending[earliest.first]
+                if frames != NULL:
+                    hand_on(frames, count, &earliest.frames, &to[count])
                 if to[count].time_ns < self.last_ns:
                     self.unordered += 1
                 else:
@@ -315,6 +367,17 @@ cdef class Ring:
             os.close(fd)
         self.fds.clear()
         self.maps.clear()
+
+
+cdef frames_out _writable(frames, uint32_t snaplen) except *:
+    """Where in the arrays of `frames` to write; they outlive the call."""
+    cdef uint8_t[::1] data = frames.data
+    cdef int64_t[::1] starts = frames.starts
+    cdef uint32_t[::1] captured = frames.captured_bytes, original = frames.original_bytes
+    cdef frames_out to
+    to.data, to.size, to.used, to.snaplen = &data[0], data.shape[0], 0, snaplen
+    to.starts, to.captured_bytes, to.original_bytes = &starts[0], &captured[0], &original[0]
+    return to
 
 
 def _open_error(cpu, number):

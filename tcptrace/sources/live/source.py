@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tcptrace.errors import TcptraceError
 from tcptrace.model import Clock, Totals
-from tcptrace.records import PACKET_RECORD, Frames
+from tcptrace.records import FRAME_MAX_BYTES, PACKET_RECORD, CaptureInterface, Frames
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface, still_there
 from tcptrace.sources.live.packet_programs import PacketPrograms
@@ -16,6 +16,10 @@ from tcptrace.sources.live.ring import Ring
 
 # Records handed on at once: half a megabyte, so that the engine finds them in the CPU's cache.
 READ_RECORDS: Final = 4096
+# Of frames handed on at once; more than the largest one.
+READ_FRAMES_BYTES: Final = 8 << 20
+# Of https://www.tcpdump.org/linktypes.html.
+LINK_TYPES: Final = {"ethernet": 1, "raw": 101}
 # Reading two clocks one after the other differs by less than this; a clock that is set, by more.
 CLOCK_STEP_NS: Final = 1_000_000
 # All rings together; each is a power of two within these bounds unless the user says otherwise.
@@ -37,11 +41,22 @@ def default_ring_bytes(cpus: int) -> int:
     return 1 << (share.bit_length() - 1)
 
 
+def _room_for_frames() -> Frames:
+    """For as many as are handed on at once, all of the one interface."""
+    return Frames(
+        data=np.zeros(READ_FRAMES_BYTES, "u1"),
+        starts=np.zeros(READ_RECORDS, "i8"),
+        captured_bytes=np.zeros(READ_RECORDS, "u4"),
+        original_bytes=np.zeros(READ_RECORDS, "u4"),
+        interfaces=np.zeros(READ_RECORDS, "u2"),
+    )
+
+
 class LiveSource:
-    """Packets of `interface` from now on.
+    """Packets of `interface` from now on, with the first bytes of their frames if the programs have a snaplen.
 
     Rings, tick and hooks are set up here, which needs privileges; afterwards the process may drop them, since
-    what is attached is the guard's.  `attached` says in words what is.
+    what is attached is the guard's.  `attached` says in words what is; `interfaces` is where frames() come from.
     Raises TcptraceError and its kinds.
     """
 
@@ -53,10 +68,14 @@ class LiveSource:
         self._guard = guard
         self._programs = programs
         self._buffer: npt.NDArray[Any] = np.zeros(READ_RECORDS, PACKET_RECORD)
+        self._frames: Frames | None = _room_for_frames() if programs.snaplen else None
+        self._count = 0
         self._stop_ns: int | None = None
         self._is_down = False
         cpus = online_cpus()
-        self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus)), time.monotonic_ns())
+        snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
+        self.interfaces = [CaptureInterface(interface.name, None, LINK_TYPES[interface.link], snaplen)]
+        self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus)), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
         self._follow_clock()
         self.attached = self._attach()
@@ -87,15 +106,21 @@ class LiveSource:
 
     def read(self, timeout_s: float) -> npt.NDArray[Any]:
         """The next records in time order, possibly none; valid until the next call."""
-        count = self._ring.read(self._buffer, time.monotonic_ns())
-        if count == 0 and timeout_s > 0:
+        self._count = self._read()
+        if self._count == 0 and timeout_s > 0:
             self._ring.wait(timeout_s)
-            count = self._ring.read(self._buffer, time.monotonic_ns())
-        return self._buffer[:count]
+            self._count = self._read()
+        return self._buffer[: self._count]
+
+    def _read(self) -> int:
+        return self._ring.read(self._buffer, time.monotonic_ns(), self._frames)
 
     def frames(self) -> Frames | None:
-        """The frames of the records that the last read() returned; None: they are not kept."""
-        return None
+        """The frames of the records that the last read() returned, as they are on the wire; valid as long as those.
+
+        None without a snaplen.  original_bytes is a super-packet's own length, not that of its segments.
+        """
+        return None if self._frames is None else self._frames.first(self._count)
 
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
