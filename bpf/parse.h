@@ -2,9 +2,10 @@
 /*
  * Frame bytes -> struct packet_record, for BPF and for user space alike.
  *
- * struct frame holds the first `available` bytes of a frame, at most WINDOW_BYTES.
- * Every access is checked twice: against `available`, and against the constant
- * WINDOW_BYTES, which is what the BPF verifier follows.  No maps, no helpers.
+ * struct frame has the first `available` bytes of a frame: in the kernel a copy of
+ * at most WINDOW_BYTES, in user space the frame itself, however long.  Every access is
+ * checked twice: against `available`, and against the constant REACH_BYTES, which is
+ * what the BPF verifier follows.  No maps, no helpers.
  */
 #ifndef TCPTRACE_PARSE_H
 #define TCPTRACE_PARSE_H
@@ -42,8 +43,18 @@
 /* The window held too little although the frame goes on: load more and try again. */
 #define PARSE_NEED_MORE COUNTERS
 
+#ifdef IN_KERNEL
+#define REACH_BYTES WINDOW_BYTES
+#else
+#define REACH_BYTES (1ull << 32) /* past any frame: a capture file's lengths have 32 bits */
+#endif
+
 struct frame {
+#ifdef IN_KERNEL
 	__u8 window[WINDOW_BYTES]; /* the frame's first bytes */
+#else
+	const __u8 *window;
+#endif
 	__u64 available;   /* bytes of it in the window */
 	__u64 frame_bytes; /* bytes of the frame, link header included, of one (super-)packet */
 	__u64 offset;      /* of the header parsed next */
@@ -85,7 +96,7 @@ static __always_inline const __u8 *bytes_at(const struct frame *f, __u64 offset,
 	if (offset + bytes > f->available)
 		return 0;
 	HIDE(offset);
-	if (offset > WINDOW_BYTES - bytes)
+	if (offset > REACH_BYTES - bytes)
 		return 0;
 	return f->window + offset;
 }
@@ -95,7 +106,7 @@ static __always_inline int missing(const struct frame *f, __u64 offset, __u64 by
 {
 	if (offset + bytes > f->frame_bytes)
 		return verdict;
-	return offset + bytes > WINDOW_BYTES ? COUNT_TOO_DEEP : PARSE_NEED_MORE;
+	return offset + bytes > REACH_BYTES ? COUNT_TOO_DEEP : PARSE_NEED_MORE;
 }
 
 /* Ethernet and VLAN tags, or no link header at all.  COUNT_TCP means "go on": offset and ethertype are set. */
@@ -144,7 +155,7 @@ static __always_inline int parse_link(struct frame *f, enum link_kind link, stru
 	return COUNT_TCP;
 }
 
-/* RFC 9293 section 3.2 and the registry: options at f->offset up to `end`. */
+/* RFC 9293 section 3.2 and the registry: options at `offset` up to `end`, as far as they are available. */
 static __always_inline void parse_tcp_options(struct frame *f, __u64 offset, __u64 end, struct packet_record *r)
 {
 	const __u8 *p;
@@ -166,11 +177,13 @@ static __always_inline void parse_tcp_options(struct frame *f, __u64 offset, __u
 			offset++;
 			continue;
 		}
-		p = bytes_at(f, offset, 2);
-		if (!p || offset + 2 > end) {
+		if (offset + 2 > end) {
 			r->options |= OPTION_MALFORMED;
 			return;
 		}
+		p = bytes_at(f, offset, 2);
+		if (!p)
+			return;
 		length = p[1];
 		if (length < 2 || offset + length > end) {
 			r->options |= OPTION_MALFORMED;
@@ -223,38 +236,44 @@ static __always_inline void parse_tcp_options(struct frame *f, __u64 offset, __u
 	}
 }
 
-/* RFC 9293 section 3.1: a header at f->offset with `ip_payload_bytes` of IP payload from there on. */
-static __always_inline int parse_tcp(struct frame *f, __u64 ip_payload_bytes, struct packet_record *r)
+/* RFC 9293 section 3.1, as far as the window; no options yet.  The bytes of header that its data offset tells. */
+static __always_inline __u64 read_tcp(const __u8 *p, struct packet_record *r)
 {
-	const __u8 *p = bytes_at(f, f->offset, TCP_HEADER_MIN_BYTES);
-	__u64 header_bytes, end;
-	__u16 offset_and_flags;
+	__u16 offset_and_flags = load_be16(p + 12);
 
-	if (ip_payload_bytes < TCP_HEADER_MIN_BYTES)
-		return COUNT_MALFORMED_TCP;
-	if (!p)
-		return missing(f, f->offset, TCP_HEADER_MIN_BYTES, COUNT_MALFORMED_TCP);
 	r->src_port = load_be16(p);
 	r->dst_port = load_be16(p + 2);
 	r->seq = load_be32(p + 4);
 	r->ack = load_be32(p + 8);
-	offset_and_flags = load_be16(p + 12);
 	r->flags = offset_and_flags & 0x1ff;
 	r->window = load_be16(p + 14);
-	header_bytes = (__u64)(offset_and_flags >> 12) * 4;
-	if (header_bytes < TCP_HEADER_MIN_BYTES || header_bytes > ip_payload_bytes)
-		return COUNT_MALFORMED_TCP;
-	end = f->offset + header_bytes;
-	if (end > f->available)
-		return missing(f, f->offset, header_bytes, COUNT_MALFORMED_TCP);
-	r->payload_bytes = ip_payload_bytes - header_bytes;
-	r->tcp_header_bytes = header_bytes;
+	r->tcp_header_bytes = (offset_and_flags >> 12) * 4;
 	r->options = 0;
 	r->mss = 0;
 	r->window_scale = 0;
 	r->sack_count = 0;
 	r->ts_value = 0;
 	r->ts_echo = 0;
+	return (__u64)(offset_and_flags >> 12) * 4;
+}
+
+/* A header at f->offset with `ip_payload_bytes` of IP payload from there on. */
+static __always_inline int parse_tcp(struct frame *f, __u64 ip_payload_bytes, struct packet_record *r)
+{
+	const __u8 *p = bytes_at(f, f->offset, TCP_HEADER_MIN_BYTES);
+	__u64 header_bytes, end;
+
+	if (ip_payload_bytes < TCP_HEADER_MIN_BYTES)
+		return COUNT_MALFORMED_TCP;
+	if (!p)
+		return missing(f, f->offset, TCP_HEADER_MIN_BYTES, COUNT_MALFORMED_TCP);
+	header_bytes = read_tcp(p, r);
+	if (header_bytes < TCP_HEADER_MIN_BYTES || header_bytes > ip_payload_bytes)
+		return COUNT_MALFORMED_TCP;
+	end = f->offset + header_bytes;
+	if (end > f->available)
+		return missing(f, f->offset, header_bytes, COUNT_MALFORMED_TCP);
+	r->payload_bytes = ip_payload_bytes - header_bytes;
 	if (header_bytes > TCP_HEADER_MIN_BYTES)
 		parse_tcp_options(f, f->offset + TCP_HEADER_MIN_BYTES, end, r);
 	return COUNT_TCP;
@@ -266,6 +285,17 @@ static __always_inline void map_ipv4(__u8 *to, const __u8 *address)
 	__builtin_memset(to, 0, 10);
 	__builtin_memset(to + 10, 0xff, 2);
 	copy4(to + 12, address);
+}
+
+/* What a record says of an IPv4 header. */
+static __always_inline void read_ipv4(const __u8 *p, struct packet_record *r)
+{
+	r->ip_version = 4;
+	r->traffic_class = p[1];
+	r->ip_id = load_be16(p + 4);
+	r->ttl = p[8];
+	map_ipv4(r->src_addr, p + 12);
+	map_ipv4(r->dst_addr, p + 16);
 }
 
 /* RFC 791. */
@@ -294,15 +324,26 @@ static __always_inline int parse_ipv4(struct frame *f, struct packet_record *r, 
 		return COUNT_FRAGMENT;
 	if (fragment & 0x2000)
 		r->note |= NOTE_FIRST_FRAGMENT;
-	r->ip_version = 4;
-	r->traffic_class = p[1];
-	r->ip_id = load_be16(p + 4);
-	r->ttl = p[8];
-	map_ipv4(r->src_addr, p + 12);
-	map_ipv4(r->dst_addr, p + 16);
+	read_ipv4(p, r);
 	f->offset += header_bytes;
 	*tcp_bytes = total_bytes - header_bytes;
 	return COUNT_TCP;
+}
+
+/* What a record says of an IPv6 header. */
+static __always_inline void read_ipv6(const __u8 *p, struct packet_record *r)
+{
+	__u32 i;
+
+	r->ip_version = 6;
+	r->traffic_class = load_be16(p) >> 4;
+	r->ip_id = 0;
+	r->ttl = p[7];
+#pragma unroll
+	for (i = 0; i < 16; i += 4) {
+		copy4(r->src_addr + i, p + 8 + i);
+		copy4(r->dst_addr + i, p + 24 + i);
+	}
 }
 
 /* RFC 8200; extension headers are followed up to MAX_IPV6_EXTENSIONS. */
@@ -324,15 +365,7 @@ static __always_inline int parse_ipv6(struct frame *f, struct packet_record *r, 
 		payload_bytes = left;
 	if (f->frame_bytes < f->offset + IPV6_HEADER_BYTES || payload_bytes > left)
 		return COUNT_MALFORMED_IPV6;
-	r->ip_version = 6;
-	r->traffic_class = load_be16(p) >> 4;
-	r->ip_id = 0;
-	r->ttl = p[7];
-#pragma unroll
-	for (i = 0; i < 16; i += 4) {
-		copy4(r->src_addr + i, p + 8 + i);
-		copy4(r->dst_addr + i, p + 24 + i);
-	}
+	read_ipv6(p, r);
 	protocol = p[6];
 	f->offset += IPV6_HEADER_BYTES;
 	end = f->offset + payload_bytes;

@@ -52,12 +52,18 @@ int main(void)
 		/* On the heap: the sanitizer watches both ends. */
 		struct frame *f = malloc(sizeof(*f));
 		struct packet_record *r = malloc(sizeof(*r));
+		__u8 *window = malloc(q.available);
 		int verdict;
 
 		memset(f, q.filler, sizeof(*f));
 		memset(r, q.filler, sizeof(*r));
-		if (q.available > WINDOW_BYTES || fread(f->window, 1, q.available, stdin) != q.available)
+		if (fread(window, 1, q.available, stdin) != q.available)
 			return 1;
+#ifdef IN_KERNEL
+		memcpy(f->window, window, q.available);
+#else
+		f->window = window;
+#endif
 		f->available = q.available;
 		f->frame_bytes = q.frame_bytes;
 		f->merged = 0;
@@ -67,6 +73,7 @@ int main(void)
 		fwrite(&verdict, sizeof(verdict), 1, stdout);
 		fwrite(r, sizeof(*r), 1, stdout);
 		fflush(stdout);
+		free(window);
 		free(f);
 		free(r);
 	}
@@ -78,16 +85,17 @@ int main(void)
 class Parser:
     """The compiled parser: frames in, verdict and record out."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, in_kernel: bool = False) -> None:
         source, self.errors = folder / "parse.c", folder / "errors"
         source.write_text(PROGRAM)
         headers = Path(str(importlib.resources.files("tcptrace.bpf") / "parse.h")).parent
         compiler = ["gcc", "-O1", "-g", "-Wall", "-Wno-unknown-pragmas", "-Werror", f"-I{headers}", str(source)]
-        sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        # What the kernel's build reads unaligned, BPF may.
+        sanitizers = ["-DIN_KERNEL"] if in_kernel else ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         program = [str(folder / "parse")]
         if subprocess.run([*compiler, *sanitizers, "-o", *program], capture_output=True).returncode:
             # Not every gcc comes with the sanitizers' libraries; the answers are the same.
-            subprocess.run([*compiler, "-o", *program], check=True)
+            subprocess.run([*compiler, *sanitizers[:in_kernel], "-o", *program], check=True)
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
 
@@ -113,7 +121,7 @@ class Parser:
     ) -> tuple[str, dict[str, Any]]:
         """Verdict, and what the record says where that is TCP."""
         frame_bytes = len(frame) if frame_bytes is None else frame_bytes
-        available = min(len(frame), WINDOW_BYTES) if available is None else available
+        available = len(frame) if available is None else available
         answers = [self.ask(frame, link, available, frame_bytes, filler) for filler in (0, 0xFF)]
         first, second = ((verdict, told(record) if verdict == "tcp" else {}) for verdict, record in answers)
         assert first == second
@@ -128,6 +136,13 @@ def told(record: np.void) -> dict[str, Any]:
     for name in ("src_mac", "dst_mac", "src_addr", "dst_addr"):
         fields[name] = bytes(fields[name])
     return fields
+
+
+@pytest.fixture(scope="module")
+def parse_in_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parser]:
+    parser = Parser(tmp_path_factory.mktemp("kernel"), in_kernel=True)
+    yield parser
+    parser.close()
 
 
 @pytest.fixture(scope="module")
@@ -399,9 +414,14 @@ def test_ipv6_version_and_length(parse: Parser) -> None:
     assert (jumbo[0], jumbo[1]["payload_bytes"]) == ("tcp", 200_000)
 
 
-def test_headers_past_the_window_are_too_deep(parse: Parser) -> None:
+def test_headers_past_the_window_are_too_deep(parse: Parser, parse_in_kernel: Parser) -> None:
+    """The kernel's, that is."""
     long = bytes([29]) + bytes(238)  # 240 bytes
-    assert parse(ethernet(ipv6(tcp(b"x" * 500), (DESTINATION, long)), IPV6_TYPE))[0] == "too_deep"
+    frame = ethernet(ipv6(tcp(b"x" * 500), (DESTINATION, long)), IPV6_TYPE)
+    assert parse_in_kernel(frame, available=WINDOW_BYTES)[0] == "too_deep"
+    assert parse(frame)[1]["payload_bytes"] == 500
+    longest = bytes([255]) + bytes(2046)
+    assert parse(ethernet(ipv6(tcp(b"x" * 500), *[(DESTINATION, longest)] * 7), IPV6_TYPE))[0] == "tcp"
 
 
 # --- TCP.
@@ -488,6 +508,16 @@ def test_tcp_options(parse: Parser, options: str, seen: int, fields: dict[str, A
     assert {name: record[name] for name in blank} == blank | fields
 
 
+def test_options_past_the_window_are_not_malformed(parse_in_kernel: Parser) -> None:
+    """14 + 40 + 160 + 20 + 20: the option at byte 255 has its length in byte 256."""
+    long = bytes([19]) + bytes(158)
+    options = b"\x01" * 21 + b"\x13\x02" + b"\x01" * 17
+    frame = ethernet(ipv6(tcp(b"x" * 9, options=options), (DESTINATION, long)), IPV6_TYPE)
+    assert frame[255:257] == b"\x13\x02"
+    verdict, _ = parse_in_kernel(frame, available=WINDOW_BYTES)
+    assert verdict == "too_deep"
+
+
 @pytest.mark.parametrize(
     "options", ["02050000000101 01", "03040000", "0403 0001", "0503 0001", "0506 0000 0000 0101", "0803 0001"]
 )
@@ -498,17 +528,14 @@ def test_known_options_of_another_length_give_no_value(parse: Parser, options: s
     assert (record["mss"], record["window_scale"], record["ts_value"], record["sack_count"]) == (0, 0, 0, 0)
 
 
-def test_options_past_the_window_are_not_malformed(parse: Parser) -> None:
-    """14 + 40 + 160 + 20 + 20: the option at byte 255 has its length in byte 256."""
-    long = bytes([19]) + bytes(158)
-    options = b"\x01" * 21 + b"\x13\x02" + b"\x01" * 17
-    frame = ethernet(ipv6(tcp(b"x" * 9, options=options), (DESTINATION, long)), IPV6_TYPE)
-    assert frame[255:257] == b"\x13\x02"
-    verdict, _ = parse(frame)
-    assert verdict == "too_deep"
-
-
 # --- Cut off.
+
+
+def test_the_kernel_s_parser_says_the_same(parse: Parser, parse_in_kernel: Parser) -> None:
+    for link, frame, *_ in FRAMES.values():
+        for available in range(len(frame) + 1):
+            assert parse_in_kernel(frame, link, available) == parse(frame, link, available)
+
 
 ALL_OPTIONS = bytes.fromhex("020405b4 0402 080a 0000000100000002 01 030307")
 FRAMES = {
