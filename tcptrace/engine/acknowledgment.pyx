@@ -20,16 +20,16 @@ cdef uint32_t take_ack(
     cdef endpoint *peer = &c.ends[1 - x]
     cdef bint first = not end.ack_seen
     cdef bint unseen
-    cdef uint32_t bits = 0
+    cdef uint32_t bits = acked_unseen(peer, p)
     if end.syn_seen and not p.flags & FLAG_SYN and (not peer.seen or not peer.syn_seen):
         end.syn_acked = True  # it goes on as if its SYN was answered, so it was, unseen
     # An earlier ACK of bytes that nobody was seen to send holds no later one back.
     if not first and not before(end.acked, p.ack) and not before(peer.next_seq, end.acked):
-        return 0
+        return bits
     end.ack_seen = True
     end.acked = p.ack
     if not peer.seen:
-        return 0
+        return bits
     if peer.probing and before(peer.next_seq, p.ack):
         peer.next_seq += 1  # the probe's byte was taken after all
     peer.probing = False
@@ -39,9 +39,9 @@ cdef uint32_t take_ack(
         peer.syn_acked = True
         handshake_done(c, end, peer, p)
     if unseen:
-        return unseen_acked(peer, p)
-    if peer.hole_count and drop_holes_before(&shared.segments, peer, p.ack):
-        bits = ACKED_UNSEEN
+        return bits
+    if peer.hole_count:
+        drop_holes_before(&shared.segments, peer, p.ack)
     if peer.fin_seen and before(peer.fin_seq, p.ack):
         peer.fin_acked = True
     row_of(c, 1 - x).in_flight_bytes = peer.next_seq - p.ack
@@ -78,13 +78,20 @@ cdef void measure(
     found.rtt_us = rtt_ns / 1000.0
 
 
-cdef uint32_t unseen_acked(endpoint *peer, const packet_record *p) noexcept nogil:
-    """An acknowledgment of bytes that were never seen is a finding once, not again by each ACK that repeats it."""
-    if peer.unseen and not before(peer.unseen_acked, p.ack):
+cdef uint32_t acked_unseen(endpoint *peer, const packet_record *p) noexcept nogil:
+    """An acknowledgment past what was seen of y without a gap.
+
+    Of an end that is not seen at all it is a finding once, until that end's own acknowledgment moves.
+    """
+    cdef bint is_news = peer.duplicate_acks == 0 and not peer.told_unseen
+    if not peer.seen or not before(peer.contiguous, p.ack):
         return 0
-    peer.unseen = True
-    peer.unseen_acked = p.ack
-    return ACKED_UNSEEN
+    if before(peer.contiguous, peer.next_seq):
+        peer.contiguous = peer.next_seq
+        return ACKED_UNSEEN
+    peer.told_unseen = True
+    peer.duplicate_acks = 0
+    return ACKED_UNSEEN if is_news else 0
 
 
 cdef uint32_t take_sack(endpoint *end, direction_row *d, const packet_record *p) noexcept nogil:
@@ -117,7 +124,7 @@ cdef void handshake_done(connection *c, endpoint *end, endpoint *peer, const pac
 
 cdef void note_initial_rtt(connection *c, int x, const packet_record *p) noexcept nogil:
     """Wireshark's: from the last SYN to the first segment that acknowledges and is no SYN, whoever sends it."""
-    if c.row.initial_rtt_us == c.row.initial_rtt_us or p.flags & (FLAG_SYN | FLAG_ACK) != FLAG_ACK:
+    if c.row.initial_rtt_us > 0 or p.flags & (FLAG_SYN | FLAG_ACK) != FLAG_ACK:
         return
     if not (p.flags & FLAG_RST and x == c.syn_from):  # giving up is no answer
         c.row.initial_rtt_us = (<int64_t>p.time_ns - c.recent_syn_ns) / 1000.0

@@ -42,6 +42,8 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
     cdef direction_row *d = row_of(c, x)
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
+    if p.flags & FLAG_SYN and end.base_known and p.seq != end.base_seq:
+        found.analysis |= PORT_REUSE  # a SYN-ACK of another connection; a SYN has begun a new one
     learn_base(end, peer, p)
     if c.syn_without_ack:
         note_initial_rtt(c, x, p)
@@ -134,6 +136,7 @@ cdef void take_syn(connection *c, int x, direction_row *d, const packet_record *
             c.first_to_close = 0
         return
     end.syn_seen = True
+    end.syn_ack = p.flags & FLAG_ACK != 0
     end.syn_count = 1
     end.syn_ns = p.time_ns
     end.initial_seq = p.seq

@@ -40,6 +40,7 @@ cdef inline uint32_t repeated_ack(endpoint *end, const endpoint *peer, const pac
     if peer.last_found & KEEP_ALIVE:
         return KEEP_ALIVE_ACK
     end.duplicate_acks += 1
+    end.told_unseen = False
     return DUPLICATE_ACK
 
 
@@ -58,6 +59,7 @@ cdef void remember_last(endpoint *end, const packet_record *p, uint32_t found) n
     if p.flags & FLAG_ACK and p.ack != end.last_ack:
         end.last_ack = p.ack
         end.duplicate_acks = 0
+        end.told_unseen = False
     end.last_found = found
     end.last_window = p.window
     end.last_was_syn = (p.flags & FLAG_SYN) != 0

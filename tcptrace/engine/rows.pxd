@@ -128,7 +128,7 @@ cdef struct endpoint:
     int32_t unacked_count
     int32_t holes           # ranges below next_seq that were never seen
     int32_t hole_count
-    uint32_t unseen_acked   # the highest acknowledgment of bytes that were not seen; valid with unseen
+    uint32_t contiguous     # the end of what was seen without a gap, or acknowledged; valid with seen
     uint32_t initial_seq    # of its SYN; valid with syn_seen
     uint32_t base_seq       # what its SYN had, or must have had; valid with base_known
     uint32_t fin_seq        # of its FIN; valid with fin_seen
@@ -137,13 +137,14 @@ cdef struct endpoint:
     uint8_t seen
     uint8_t ack_seen
     uint8_t syn_seen
+    uint8_t syn_ack         # it had ACK too
     uint8_t base_known
     uint8_t scale_offered   # its SYN carried a window scale
     uint8_t syn_acked       # the peer acknowledged its SYN
     uint8_t fin_seen
     uint8_t fin_acked
     uint8_t closed_second   # it had received the peer's FIN when it sent its own
-    uint8_t unseen
+    uint8_t told_unseen     # that the peer acknowledges what was not seen, since its own acknowledgment last moved
     uint8_t probing         # its last byte went into a shut window and is not in next_seq
     uint8_t last_was_syn    # the window of its last segment is not scaled
     uint8_t timestamps      # first_ts and last_ts are valid

@@ -38,4 +38,4 @@ cdef int64_t take_back(segment_pool *pool, endpoint *end, uint32_t start) noexce
 cdef acked_range take_acked(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil
 cdef void add_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop, int64_t time_ns) noexcept nogil
 cdef int64_t fill_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32_t stop) noexcept nogil
-cdef int32_t drop_holes_before(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil
+cdef void drop_holes_before(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil

@@ -214,15 +214,13 @@ cdef int64_t fill_hole(segment_pool *pool, endpoint *end, uint32_t start, uint32
     return made_ns
 
 
-cdef int32_t drop_holes_before(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:
-    """The receiver has everything before `ack`: what we did not see of it will not come.  How many holes that were."""
-    cdef int32_t index = end.holes, previous = NONE, following, dropped = 0
+cdef void drop_holes_before(segment_pool *pool, endpoint *end, uint32_t ack) noexcept nogil:
+    """The receiver has everything before `ack`: what we did not see of it will not come."""
+    cdef int32_t index = end.holes, previous = NONE, following
     while index != NONE:
         following = pool.items[index].next
         if at_or_before(pool.items[index].end, ack):
             unlink_hole(pool, end, previous, index)
-            dropped += 1
         else:
             previous = index
         index = following
-    return dropped

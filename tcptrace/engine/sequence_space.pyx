@@ -55,6 +55,8 @@ cdef uint32_t take_range(
         await_ack(pool, end, p.seq, stop, p.segments, p.time_ns)
         end.next_seq = stop
         end.next_ns = p.time_ns
+    if p.seq == end.contiguous or not end.seen:
+        end.contiguous = end.next_seq
     if p.payload_bytes and peer.ack_seen:
         note_in_flight(row_of(c, x), end, peer, found)
     return bits

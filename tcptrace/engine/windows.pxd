@@ -4,14 +4,19 @@ from libc.stdint cimport int64_t, uint16_t
 from tcptrace.engine.rows cimport connection, direction_row, endpoint
 from tcptrace.records cimport packet_record
 
+cdef inline bint never_offered(const endpoint *end) noexcept nogil:
+    return end.syn_seen and not end.scale_offered
+
 cdef inline int64_t bytes_of_window(const connection *c, int x, uint16_t window, bint on_syn) noexcept nogil:
-    """RFC 7323 section 2: scaled when both SYNs offered it, never on a SYN itself; -1 without both SYNs."""
-    if on_syn:
+    """RFC 7323 section 2: scaled when both SYNs offered it, never on a SYN itself; -1 where that is not known.
+
+    One SYN without the option rules it out; a SYN-ACK with it says that the SYN had it.
+    """
+    cdef const endpoint *end = &c.ends[x]
+    if on_syn or never_offered(&c.ends[0]) or never_offered(&c.ends[1]):
         return window
-    if not (c.ends[0].syn_seen and c.ends[1].syn_seen):
+    if not end.syn_seen or not (c.ends[1 - x].syn_seen or end.syn_ack):
         return -1
-    if c.ends[0].scale_offered and c.ends[1].scale_offered:
-        return <int64_t>window << (c.row.sent.window_scale if x == 0 else c.row.received.window_scale)
-    return window
+    return <int64_t>window << (c.row.sent.window_scale if x == 0 else c.row.received.window_scale)
 
 cdef void take_window(connection *c, endpoint *end, direction_row *d, const packet_record *p) noexcept nogil

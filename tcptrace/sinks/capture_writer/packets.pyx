@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from tcptrace.records cimport DIRECTION_EGRESS, DIRECTION_INGRESS, NOTE_FIRST_SEND, packet_record
+from tcptrace.records cimport DIRECTION_EGRESS, DIRECTION_INGRESS, NOTE_FIRST_SEND, NOTE_SENT_BEFORE, packet_record
 
 from tcptrace.records import PACKET_RECORD
 
@@ -144,7 +144,7 @@ cdef class PacketEncoder:
             p = <const packet_record *>&self.records[0] + i
             direction.flags = (FLAGS_INBOUND if p.direction == DIRECTION_INGRESS
                                else FLAGS_OUTBOUND if p.direction == DIRECTION_EGRESS else 0)
-            has_custom = (p.segments > 1 or p.note & NOTE_FIRST_SEND != 0 or p.frame_bytes != self.original[i])
+            has_custom = (p.segments > 1 or p.note & (NOTE_FIRST_SEND | NOTE_SENT_BEFORE) != 0 or p.frame_bytes != self.original[i])
             if self.comments is not None:
                 comment = self.comments[i]
             block.captured_bytes = min(self.captured[i], self.snaplen)
@@ -167,7 +167,7 @@ cdef class PacketEncoder:
             if direction.flags:
                 to = put(to, &direction, sizeof(direction))
             if has_custom:
-                custom.note = p.note & NOTE_FIRST_SEND
+                custom.note = p.note & (NOTE_FIRST_SEND | NOTE_SENT_BEFORE)
                 custom.segments = p.segments
                 custom.frame_bytes = p.frame_bytes
                 to = put(to, &custom, sizeof(custom))

@@ -120,7 +120,7 @@ class LiveSource:
 
         None without a snaplen.  original_bytes is a super-packet's own length, not that of its segments.
         """
-        return None if self._frames is None else self._frames.first(self._count)
+        return None if self._frames is None else self._frames.part(0, self._count)
 
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
