@@ -16,7 +16,6 @@ from tcptrace.errors import TcptraceError
 from tcptrace.sinks.capture_writer import numbered_path
 from tcptrace.sources.live.file_opener import PROCESS_NAME, FileOpener, open_for_sudo_user, sudo_user
 
-NOBODY = 65_534
 SOMEBODY = "12345"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sudo make test")
@@ -222,7 +221,7 @@ def test_a_capture_goes_on_after_privileges_are_given_up(tmp_path: Path) -> None
         )
         writer.open(TraceInfo("eth0", "tc", None, Clock(), "1", (), [CaptureInterface("eth0", None, 1, 0)]))
         user = privileges.drop()
-        assert os.geteuid() == user.uid == 65534
+        assert os.geteuid() == user.uid != 0
         records = np.zeros(4, PACKET_RECORD)
         records["time_ns"] = np.arange(4) * 10**9
         frames = Frames(np.zeros(60, "u1"), np.zeros(4, "i8"), *[np.full(4, 60, "u4")] * 2, np.zeros(4, "u2"))
