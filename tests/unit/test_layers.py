@@ -644,6 +644,14 @@ def test_lies_are_told(frame: bytes, problem: str) -> None:
     assert last.meaning.startswith(problem)
 
 
+def test_malformed_options_do_not_hide_the_payload() -> None:
+    frame = ethernet(ipv4(tcp(1, 1, ACK, b"hello", bytes.fromhex("02ff0000")), options=bytes.fromhex("07ff0000")))
+    layers = layers_of(frame)
+    assert [layer.name for layer in layers] == ["Ethernet II", "IPv4", "TCP", "payload"]
+    assert meanings(layers[1])["malformed"] == "option 7: 253 bytes needed, 2 left"
+    assert meanings(layers[2])["malformed"] == "option 2 says it has 255 bytes, 4 are left"
+
+
 def test_a_total_length_beyond_the_frame_is_told_and_read_on() -> None:
     layers = layers_of(ethernet(ipv4(tcp(1, 1, ACK), length=1500)))
     assert meanings(layers[1])["total length"] == "malformed: only 40 are there"

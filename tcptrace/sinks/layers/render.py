@@ -127,5 +127,5 @@ def _dump_lines(dump: bytes, width: int) -> list[str]:
         part = dump[start : start + columns]
         halves = "  ".join(part[at : at + 8].hex(" ").ljust(23) for at in range(0, columns, 8))
         characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
-        lines.append(f"{' ' * _FIELD_INDENT}{start:04x}  {halves[: columns * 3 + columns // 16]}  {characters}")
+        lines.append(f"{' ' * _FIELD_INDENT}{start:04x}  {halves[: columns * 3 - 1 + columns // 16]}  {characters}")
     return lines
