@@ -12,8 +12,9 @@ extensions = [
     Extension(
         ".".join(source.with_suffix("").parts),
         [str(source)],
-        include_dirs=["bpf"],  # the headers that the kernel's programs are made of
-        depends=sorted(map(str, Path("bpf").glob("*.h"))),
+        # The headers that the kernel's programs are made of, and those of the module's own folder.
+        include_dirs=["bpf", str(source.parent)],
+        depends=sorted(map(str, [*Path("bpf").glob("*.h"), *source.parent.glob("*.h")])),
         extra_compile_args=["-O3"],
     )
     for source in sorted(Path("tcptrace").rglob("*.pyx"))
