@@ -35,6 +35,8 @@ class CaptureSource:
     later ends that file alone, and check() tells.
     """
 
+    is_recorded = True
+
     def __init__(self, paths: Sequence[str], expression: str | None, *, keep_frames: bool) -> None:
         if paths.count(STDIN) > 1:
             raise UsageError("standard input can be read only once")
@@ -134,15 +136,18 @@ class CaptureSource:
         for reading in self._readings:
             reading.stop()
 
+    def close(self) -> None:
+        """Give the files back."""
+        self.stop()
+
     @property
     def finished(self) -> bool:
         """All files have been read to their ends, or stop() was called."""
         return self._stopped or not self._open_files
 
     def check(self) -> str | None:
-        """Once for each file that has ended: lines that say what could not be read of it and why."""
-        warnings, self._warnings = self._warnings, []
-        return "\n".join(warnings) or None
+        """The next line that says what could not be read of a file and why."""
+        return self._warnings.pop(0) if self._warnings else None
 
     def fill_totals(self, totals: Totals) -> None:
         """Counts of the frames up to where records were handed on, to a few thousand frames."""
