@@ -46,8 +46,7 @@ def libpcap() -> ctypes.CDLL:
         _declare(library)
         return library
     raise MissingFeatureError(
-        "libpcap cannot be loaded: install libpcap0.8 (Debian, Ubuntu), libpcap (Fedora, Arch) "
-        "or libpcap1 (openSUSE)"
+        "libpcap cannot be loaded: install libpcap0.8 (Debian, Ubuntu), libpcap (Fedora, Arch) or libpcap1 (openSUSE)"
     )
 
 

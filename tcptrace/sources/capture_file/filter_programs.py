@@ -47,5 +47,3 @@ def programs_for(expression: str | None) -> FilterPrograms | None:
     if expression is None or not expression.strip():
         return None
     return FilterPrograms(expression)
-
-

@@ -2,13 +2,14 @@
 
 from libc.string cimport memcpy, memset
 
-from tcptrace.records cimport packet_record
+from tcptrace.records cimport DIRECTION_EGRESS, DIRECTION_INGRESS, packet_record
 
 from tcptrace.sources.capture_file.chunk cimport (
     COUNT_FILTERED,
     COUNT_FRAMES,
     COUNT_RECORDS,
     COUNT_TCP,
+    DIRECTION_UNKNOWN,
     chunk,
     publish,
 )
@@ -33,6 +34,13 @@ cdef extern from "decapsulate.h" nogil:
 
 cdef enum:
     LINKTYPE_ETHERNET = 1
+    LINKTYPE_LINUX_SLL = 113
+    LINKTYPE_LINUX_SLL2 = 276
+    # Where their packet type is, and two of its values (packet(7)).
+    SLL_TYPE_OFFSET = 1
+    SLL2_TYPE_OFFSET = 10
+    PACKET_HOST = 0
+    PACKET_OUTGOING = 4
 
 cdef int TIME_OUT_OF_RANGE = COUNTER_NAMES.index("time_out_of_range")
 cdef int WITHOUT_TIME = COUNTER_NAMES.index("without_time")
@@ -100,7 +108,7 @@ cdef class FrameParser:
             return COUNT_FILTERED
         if verdict == COUNT_TCP:
             r.time_ns = f.time_ns
-            r.direction = f.direction
+            r.direction = cooked_direction(f) if f.direction == DIRECTION_UNKNOWN else f.direction
             r.note |= f.note
             r.segments = f.segments
             r.frame_bytes = f.frame_bytes
@@ -115,6 +123,22 @@ cdef class FrameParser:
             f.bytes, f.captured, f.original, f.link_type == LINKTYPE_ETHERNET,
             ip if verdict == COUNT_TCP else NULL, ip_bytes
         )
+
+
+cdef uint8_t cooked_direction(captured_frame *f) noexcept nogil:
+    """Linux's cooked captures (`-i any`) say it in their link header."""
+    cdef uint32_t at
+    if f.link_type == LINKTYPE_LINUX_SLL:
+        at = SLL_TYPE_OFFSET
+    elif f.link_type == LINKTYPE_LINUX_SLL2:
+        at = SLL2_TYPE_OFFSET
+    else:
+        return DIRECTION_UNKNOWN
+    if f.captured <= at:
+        return DIRECTION_UNKNOWN
+    if f.bytes[at] == PACKET_OUTGOING:
+        return DIRECTION_EGRESS
+    return DIRECTION_INGRESS if f.bytes[at] == PACKET_HOST else DIRECTION_UNKNOWN
 
 
 cdef void keep(chunk *c, captured_frame *f) noexcept nogil:

@@ -45,11 +45,11 @@ class PcapHead:
     def of(head: bytes) -> "PcapHead | None":
         """None if this is not pcap."""
         for order in ("little", "big"):
-            variant = _VARIANTS.get(int.from_bytes(head[:4], order))  # type: ignore[arg-type]
+            variant = _VARIANTS.get(int.from_bytes(head[:4], order))
             if variant is not None:
                 # The upper half of the link type's word says how long frame check sequences are.
-                link_type = int.from_bytes(head[20:24], order) & 0xFFFF  # type: ignore[arg-type]
-                return PcapHead(variant, link_type, int.from_bytes(head[16:20], order))  # type: ignore[arg-type]
+                link_type = int.from_bytes(head[20:24], order) & 0xFFFF
+                return PcapHead(variant, link_type, int.from_bytes(head[16:20], order))
         return None
 
 

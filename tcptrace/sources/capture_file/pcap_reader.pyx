@@ -3,6 +3,7 @@
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdio cimport FILE, fclose, setvbuf, _IOFBF
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from tcptrace.sources.capture_file.chunk cimport DIRECTION_UNKNOWN, FRAME_MAX_BYTES, Chunk, chunk, is_full
@@ -19,6 +20,7 @@ cdef extern from "timestamps.h" nogil:
 cdef extern from *:
     """
     #include <stdio.h>
+    #include <stdio_ext.h>
     #include <sys/time.h>
 
     struct offline_pkthdr { struct timeval ts; uint32_t caplen, len; };
@@ -39,6 +41,8 @@ cdef extern from *:
     ctypedef char *(*pcap_geterr_f)(void *) noexcept nogil
     ctypedef void (*pcap_close_f)(void *) noexcept nogil
     FILE *fdopen(int fd, const char *mode) nogil
+    enum: FSETLOCKING_BYCALLER
+    int __fsetlocking(FILE *file, int kind) nogil
 
 cdef enum:
     PRECISION_NANO = 1
@@ -58,6 +62,7 @@ cdef class PcapReader:
 
     cdef FrameParser parser
     cdef void *pcap
+    cdef char *buffer
     cdef pcap_next_ex_f next_ex
     cdef pcap_geterr_f geterr
     cdef pcap_close_f close
@@ -90,10 +95,15 @@ cdef class PcapReader:
         self.next_ex = <pcap_next_ex_f><uintptr_t>function_address("pcap_next_ex")
         self.geterr = <pcap_geterr_f><uintptr_t>function_address("pcap_geterr")
         self.close = <pcap_close_f><uintptr_t>function_address("pcap_close")
+        self.buffer = <char *>malloc(READ_BYTES)
+        if self.buffer == NULL:
+            raise MemoryError
         file = fdopen(fd, b"rb")
         if file == NULL:
             raise OSError(errno, os.strerror(errno))
-        setvbuf(file, NULL, _IOFBF, READ_BYTES)
+        setvbuf(file, self.buffer, _IOFBF, READ_BYTES)
+        # One thread reads it: a lock for each of libpcap's two freads a packet would cost as much as they do.
+        __fsetlocking(file, FSETLOCKING_BYCALLER)
         memset(message, 0, sizeof(message))
         with nogil:
             self.pcap = fopen(file, PRECISION_NANO, message)
@@ -104,6 +114,7 @@ cdef class PcapReader:
     def __dealloc__(self):
         if self.pcap != NULL:
             self.close(self.pcap)
+        free(self.buffer)
 
     def set_filter(self, bytes program):
         """The program that FrameParser's filter has for raw frames of this link type."""

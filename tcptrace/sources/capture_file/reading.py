@@ -90,9 +90,7 @@ class Reading:
 
     def _open_pcapng(self) -> PcapngReader:
         def add(place: int, link_type: int, snaplen: int, options: InterfaceOptions) -> tuple[int, bytes | None]:
-            return self._add_interface(
-                place, CaptureInterface(options.name, options.description, link_type, snaplen)
-            )
+            return self._add_interface(place, CaptureInterface(options.name, options.description, link_type, snaplen))
 
         return PcapngReader(self._file.fd, self._parser, add)
 

@@ -46,7 +46,7 @@ class CaptureSource:
         """Of the frames, as records.Frames numbers them; some may be added while files are read."""
         self._readings: list[Reading] = []
         self._merge = Merge(len(paths))
-        self._counters: Counter[str] = Counter(dict.fromkeys(COUNTER_NAMES, 0), cut_off=0)
+        self._counters: Counter[str] = Counter(dict.fromkeys((*COUNTER_NAMES, "cut_off"), 0))
         self._unordered = 0
         self._warnings: list[str] = []
         self._stopped = False
