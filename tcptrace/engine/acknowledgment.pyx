@@ -75,7 +75,7 @@ cdef void measure(
     if rtt_ns < 0:  # the capture's clock was set back
         return
     add_rtt(row_of(c, y), end, rtt_ns)
-    end.rtts = add_sample(&shared.histograms, end.rtts, rtt_ns)
+    add_sample(&shared.histograms, &end.rtts, rtt_ns)
     found.rtt_us = rtt_ns / 1000.0
 
 
