@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.model import SCHEMA_VERSION, STATES, PacketBatch, Rows, TraceInfo, View
+from tcptrace.model import PacketBatch, Rows, SCHEMA_VERSION, STATES, TraceInfo, View
 from tcptrace.records import COUNTERS
 from tcptrace.sinks import human
 from tcptrace.sinks.connection_json import connection_events

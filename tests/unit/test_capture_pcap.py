@@ -134,7 +134,8 @@ def test_a_cut_file_is_read_up_to_the_cut(tmp_path: Path, cut: int) -> None:
     assert reading.seqs == list(range(59))
     assert reading.counted["cut_off"] == 1
     assert reading.warning == (
-        f"{path}: packet 60, offset {record_offset(60)}: cut off in the middle of a record; what came before is analysed"
+        f"{path}: packet 60, offset {record_offset(60)}: cut off in the middle of a record; "
+        "what came before is analysed"
     )
     assert reading.source.check() is None
 
