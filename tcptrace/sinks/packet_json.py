@@ -14,9 +14,7 @@ _VLAN_ID: Final = 0x0FFF
 """The part of a VLAN tag's control information that is the identifier, IEEE 802.1Q."""
 
 
-def packet_events(
-    packets: npt.NDArray[Any], findings: npt.NDArray[Any], info: TraceInfo
-) -> Iterator[dict[str, Any]]:
+def packet_events(packets: npt.NDArray[Any], findings: npt.NDArray[Any], info: TraceInfo) -> Iterator[dict[str, Any]]:
     """One object a record, all with the same names in the same order."""
     size = len(packets)
     columns: dict[str, list[Any]] = {

@@ -114,9 +114,7 @@ def make_view() -> type[HandView]:
 
 @pytest.fixture
 def info() -> TraceInfo:
-    return TraceInfo(
-        interface="eth0", hook="tc", filter="tcp port 443", clock=Clock(0), version="1.2.3"
-    )
+    return TraceInfo(interface="eth0", hook="tc", filter="tcp port 443", clock=Clock(0), version="1.2.3")
 
 
 @pytest.fixture(autouse=True)
