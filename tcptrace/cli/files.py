@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tcptrace import __version__
 from tcptrace.cli.endings import StopRequest, say, warn
 from tcptrace.cli.options import Options
-from tcptrace.cli.outputs import make_sinks
+from tcptrace.cli.outputs import FileAccess, make_sinks, refuse_contradictions
 from tcptrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ def run_files(options: Options) -> None:
     from tcptrace.sources.capture_file.source import CaptureSource
 
     refuse_live_options(options)
+    refuse_contradictions(options)
     expression = pcap_filter.combine(all_filter_words(options), options.ports, options.hosts)
     stop = StopRequest()
     source = CaptureSource(options.files, expression, keep_frames=options.wants_frames)
-    sinks = make_sinks(options)
+    sinks = make_sinks(options, FileAccess())
     bar = ProgressBar(source)
     info = TraceInfo(
         None, None, expression, source.clock, __version__, files=options.files, interfaces=source.interfaces

@@ -1,13 +1,17 @@
 """An interface, traced live."""
 
 import os
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tcptrace import __version__
 from tcptrace.cli.endings import StopRequest, say, warn
 from tcptrace.cli.options import CLOSED_TIMEOUT_S, IDLE_TIMEOUT_S, INTERVAL_S, MIB, SNAPLEN_BYTES, Options
-from tcptrace.cli.outputs import make_sinks
+from tcptrace.cli.outputs import FileAccess, make_sinks, refuse_contradictions
 from tcptrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from tcptrace.sources.live.file_opener import FileOpener
 
 
 def run_live(options: Options) -> None:
@@ -16,6 +20,7 @@ def run_live(options: Options) -> None:
     from tcptrace.sources.live import interface as interfaces
     from tcptrace.sources.live import privileges
 
+    refuse_contradictions(options)
     if options.interface and " " in options.interface:
         raise UsageError(f"{options.interface!r} is no interface: a FILTER comes after INTERFACE")
     expression = pcap_filter.combine(options.filter_words, options.ports, options.hosts)
@@ -27,15 +32,43 @@ def run_live(options: Options) -> None:
     from tcptrace.sources.live.opening import Opening
 
     stop = StopRequest()  # until here there is nothing to clean up, and Ctrl-C just ends the program
+    opener = start_opener(options)
     snaplen = (options.snaplen or SNAPLEN_BYTES) if options.wants_frames else 0
     opening = Opening(interface, filter_source, xdp=options.hook == "xdp", snaplen=snaplen)
     try:
-        trace(options, opening, expression, stop)
+        trace(options, opening, expression, stop, file_access(options, opener))
     finally:
         opening.close()
+        if opener is not None:
+            opener.close()
 
 
-def trace(options: Options, opening: Any, expression: str | None, stop: StopRequest) -> None:
+def start_opener(options: Options) -> "FileOpener | None":
+    """The process that opens further output files once this one has given up root."""
+    if options.output is None:
+        return None
+    from tcptrace.sinks.capture_writer.target import numbered_path, parse_target
+    from tcptrace.sources.live.file_opener import FileOpener
+
+    parse_target(options.output)
+    if options.rotate_size is None and options.rotate_seconds is None:
+        return None
+    return FileOpener.start(partial(numbered_path, options.output))
+
+
+def file_access(options: Options, opener: "FileOpener | None") -> FileAccess:
+    """What belongs to who called sudo, not to root: the output."""
+    if options.output in (None, "-"):
+        return FileAccess()
+    if opener is not None:
+        return FileAccess(opener.open, opener.remove)
+    from tcptrace.sources.live.file_opener import open_for_sudo_user
+
+    path = options.output
+    return FileAccess(lambda number: open_for_sudo_user(path))
+
+
+def trace(options: Options, opening: Any, expression: str | None, stop: StopRequest, files: FileAccess) -> None:
     """Engine, sinks and source put together; the imports here run while bcc compiles."""
     # Threads that numpy's linear algebra would start are of no use here, and would keep capabilities.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -46,7 +79,7 @@ def trace(options: Options, opening: Any, expression: str | None, stop: StopRequ
     from tcptrace.pipeline import Limits, Pipeline
     from tcptrace.sources.live import privileges
 
-    sinks = make_sinks(options)
+    sinks = make_sinks(options, files)
     source = opening.source(int(options.ring_size) * MIB if options.ring_size else None)
     try:
         # What a sink imports may not be readable any more once privileges are dropped.

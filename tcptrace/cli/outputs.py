@@ -1,6 +1,8 @@
 """The outputs that the options ask for."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from tcptrace import __version__
@@ -12,18 +14,25 @@ if TYPE_CHECKING:
     from tcptrace.model import Sink
 
 
-def make_sinks(options: Options) -> "list[Sink]":
-    """At least one.  Raises UsageError where they exclude each other."""
-    refuse_contradictions(options)
+@dataclass(frozen=True)
+class FileAccess:
+    """How the capture's files are opened and removed, by number; None: by this process itself."""
+
+    open_file: Callable[[int], int] | None = None
+    remove_file: Callable[[int], None] | None = None
+
+
+def make_sinks(options: Options, files: FileAccess) -> "list[Sink]":
+    """At least one."""
     out = standard_output()
-    sinks = [*_drawings(options, out), *_capture(options)]
+    sinks = [*_drawings(options, out), *_capture(options, files)]
     if options.output != "-" and not (options.files and _draws_on(options)):
         sinks.insert(0, _text(options, out))
     return sinks
 
 
 def refuse_contradictions(options: Options) -> None:
-    """One line for what cannot be."""
+    """UsageError for outputs that exclude each other, before anything is set up."""
     if options.output == "-":
         if options.json or options.packets or _draws_on(options):
             raise UsageError("-o - takes stdout for itself: no --json, --packets or drawing beside it")
@@ -83,7 +92,7 @@ def _drawings(options: Options, out: TextIO) -> "list[Sink]":
     return sinks
 
 
-def _capture(options: Options) -> "list[Sink]":
+def _capture(options: Options, files: FileAccess) -> "list[Sink]":
     if options.output is None:
         return []
     from tcptrace.sinks.capture_writer import CaptureWriter
@@ -96,6 +105,8 @@ def _capture(options: Options) -> "list[Sink]":
         rotate_bytes=options.rotate_size,
         rotate_s=options.rotate_seconds,
         rotate_files=options.rotate_files,
+        open_file=files.open_file,
+        remove_file=files.remove_file,
         application=f"tcptrace {__version__}",
     )
     return [writer]

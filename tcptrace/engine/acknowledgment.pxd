@@ -8,7 +8,7 @@ from tcptrace.records cimport packet_record
 cdef uint32_t take_ack(
     shared_memory *shared, connection *c, int x, const packet_record *p, finding *found
 ) noexcept nogil
-cdef void take_reset_ack(
+cdef uint32_t take_reset_ack(
     shared_memory *shared, connection *c, int x, const packet_record *p, finding *found
 ) noexcept nogil
 cdef uint32_t take_sack(endpoint *end, direction_row *d, const packet_record *p) noexcept nogil

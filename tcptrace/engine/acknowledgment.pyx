@@ -48,13 +48,14 @@ cdef uint32_t take_ack(
     return bits
 
 
-cdef void take_reset_ack(
+cdef uint32_t take_reset_ack(
     shared_memory *shared, connection *c, int x, const packet_record *p, finding *found
 ) noexcept nogil:
     """A reset that acknowledges the SYN it refuses (RFC 9293 section 3.10.7.1) is an answer like another."""
     cdef endpoint *peer = &c.ends[1 - x]
     if peer.seen and p.ack == peer.next_seq:
         measure(shared, c, 1 - x, p, found)
+    return acked_unseen(peer, p)
 
 
 cdef void measure(

@@ -50,13 +50,15 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
     if p.flags & FLAG_RST:
         take_reset(c, x, p)
         if p.flags & FLAG_ACK:
-            take_reset_ack(shared, c, x, p, found)
+            found.analysis |= take_reset_ack(shared, c, x, p, found)
         d.window = p.window
     else:
         if p.flags & FLAG_SYN:
             take_syn(c, x, d, p)
         found.analysis |= compare_with_last(c, x, p)
         found.analysis |= take_range(&shared.segments, c, x, p, found)
+        if found.analysis & ZERO_WINDOW_PROBE:
+            found.analysis &= ~<uint32_t>ZERO_WINDOW
         if p.flags & FLAG_ACK:
             if p.options & OPTION_SACK:
                 found.analysis |= take_sack(end, d, p)

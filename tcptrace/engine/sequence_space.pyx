@@ -39,7 +39,7 @@ cdef uint32_t take_range(
             row_of(c, x).local_drops += take_back(pool, end, p.seq)
             end.next_seq = p.seq
             bits = LOCAL_DROP
-        elif is_keep_alive(end, p):
+        elif is_keep_alive(end, peer, p):
             return KEEP_ALIVE
         elif before(end.next_seq, p.seq):
             bits = PREVIOUS_NOT_CAPTURED
@@ -128,14 +128,16 @@ cdef void count_retransmission(
     d.spurious_retransmissions += packets if bits & SPURIOUS_RETRANSMISSION else 0
 
 
-cdef inline bint is_keep_alive(const endpoint *end, const packet_record *p) noexcept nogil:
+cdef inline bint is_keep_alive(const endpoint *end, const endpoint *peer, const packet_record *p) noexcept nogil:
     """RFC 9293 section 3.8.4; Linux probes a zero window the same way.
 
     One byte that still waits for its ACK is not taken for one (Wireshark does).
     """
     if p.seq != end.next_seq - 1 or p.flags & (FLAG_SYN | FLAG_FIN):
         return False
-    return p.payload_bytes == 0 or (p.payload_bytes == 1 and end.unacked_first < 0)
+    if p.payload_bytes > 1:
+        return False
+    return p.payload_bytes == 0 or end.unacked_first < 0 or (peer.ack_seen and at_or_before(end.next_seq, peer.acked))
 
 
 cdef inline bint is_zero_window_probe(const endpoint *end, const endpoint *peer, const packet_record *p) noexcept nogil:

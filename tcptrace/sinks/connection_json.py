@@ -142,6 +142,7 @@ def _life(rows: Rows, info: TraceInfo) -> Columns:
         "duration_s": ((rows["last_ns"] - rows["start_ns"]) / 1e9).tolist(),
         "handshake": bulk.names(rows["handshake"], HANDSHAKES),
         "handshake_rtt_us": bulk.floats(rows["handshake_rtt_us"]),
+        "initial_rtt_us": bulk.floats(rows["initial_rtt_us"]),
         "closed_by": bulk.names(rows["closed_by"], CLOSED_BY),
         "close_kind": bulk.names(rows["close_kind"], CLOSE_KINDS),
         "half_closed_us": bulk.floats(rows["half_closed_us"]),

@@ -61,7 +61,7 @@ def raw_address(text: str) -> np.ndarray:
 def blank_row() -> Rows:
     """One connection of which nothing but its ends is known."""
     row = np.zeros(1, CONNECTION)
-    row["handshake_rtt_us"] = row["half_closed_us"] = np.nan
+    row["handshake_rtt_us"] = row["initial_rtt_us"] = row["half_closed_us"] = np.nan
     row["vlan_id"] = -1
     for direction in ("sent", "received"):
         side = row[direction]

@@ -309,7 +309,7 @@ def test_what_is_not_known_is_null(run: Run, make_row: Callable[..., Rows], make
     }.pop()
     expected = {f"{direction}_{name}" for direction in ("sent", "received") for name in sides.split()}
     expected |= {"end_reason", "vlan_id", "service", "near_end", "state", "src_state", "dst_state"}
-    expected |= {"handshake", "handshake_rtt_us", "closed_by", "close_kind", "half_closed_us"}
+    expected |= {"handshake", "handshake_rtt_us", "initial_rtt_us", "closed_by", "close_kind", "half_closed_us"}
     assert unknown == expected
     assert event["src_ip"] == "2001:db8::1"
     assert (event["sent_packets"], event["port_reuse"]) == (0, False)

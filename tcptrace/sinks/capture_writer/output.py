@@ -99,7 +99,9 @@ class Output:
     def end_after_error(self, blocks: bytes) -> None:
         """Close; with the last blocks, if they fit.  Raises nothing."""
         with suppress(OSError):
-            if self._compression is None:
+            if self._written_bytes == 0:
+                pass  # without the file's head nothing else makes sense
+            elif self._compression is None:
                 self._try(blocks)
             elif not self._try(self._compression.end_after_cut(blocks)):
                 self._end_compressed(self._compression.end_after_cut(b""))

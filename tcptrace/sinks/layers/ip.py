@@ -3,7 +3,7 @@
 from typing import Final
 
 from tcptrace.sinks.layers import addresses, checksum, names
-from tcptrace.sinks.layers.parts import Layer, Malformed, Next, PseudoHeader, Reader, Scene
+from tcptrace.sinks.layers.parts import Layer, Malformed, Next, PseudoHeader, Reader, Scene, telling
 
 _LEAST_HEADER_BYTES: Final = 20
 _CHECKSUM_AT: Final = 10
@@ -139,7 +139,14 @@ def _options(reader: Reader, layer: Layer, length: int) -> bytes | None:
     if length > reader.left:
         raise Malformed(f"{length} bytes of options, {reader.left} bytes left")
     part = reader.part(length)
-    last = None
+    route: list[bytes] = []
+    with telling(layer, part):
+        _each_option(part, layer, route)
+    return route[-1] if route else None
+
+
+def _each_option(part: Reader, layer: Layer, route: list[bytes]) -> None:
+    """Adds the last address of a source route that is still under way to `route`."""
     while part.left:
         kind = part.number(1, "options")
         at = part.span
@@ -156,8 +163,7 @@ def _options(reader: Reader, layer: Layer, length: int) -> bytes | None:
         name, meaning = _OPTIONS.get(kind, (f"option {kind}", "unknown"))
         layer.add(f"  {name}", _option_text(kind, body), meaning, (at[0], size))
         if kind in (_LOOSE_ROUTE, _STRICT_ROUTE) and len(body) >= 5 and body[0] <= size - 3:
-            last = body[-4:]
-    return last
+            route.append(body[-4:])
 
 
 def _option_text(kind: int, body: bytes) -> str:

@@ -4,7 +4,7 @@ from typing import Final
 
 from tcptrace.sinks.layers import addresses, names
 from tcptrace.sinks.layers.ip import hops, traffic_class
-from tcptrace.sinks.layers.parts import Layer, Malformed, Next, PseudoHeader, Reader, Scene
+from tcptrace.sinks.layers.parts import Layer, Malformed, Next, PseudoHeader, Reader, Scene, telling
 
 _JUMBO: Final = 0xC2
 _PAD1, _PADN = 0, 1
@@ -86,8 +86,9 @@ def options(reader: Reader, layer: Layer, scene: Scene) -> Next | None:
     """Hop-by-hop and destination options, RFC 8200 sections 4.3 and 4.6."""
     following = _next_header(reader, layer, reader.end)
     part = reader.part(_length(reader, layer) - 2)
-    while part.left:
-        _option(part, layer)
+    with telling(layer, part):
+        while part.left:
+            _option(part, layer)
     return following._replace(start=part.end)
 
 

@@ -1,6 +1,7 @@
 """What a dissected packet is made of: layers of fields; and how bytes are read that nobody vouches for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -138,6 +139,15 @@ class Reader:
         inner = Reader(self.data, self.position, min(self.position + count, self.end))
         self.position = inner.end
         return inner
+
+
+@contextmanager
+def telling(layer: Layer, reader: Reader) -> Iterator[None]:
+    """Malformed options are told and left behind: where they end, the header says."""
+    try:
+        yield
+    except Malformed as problem:
+        layer.add("  malformed", "", str(problem), reader.span, "bad")
 
 
 Dissector = Callable[[Reader, Layer, Scene], Next | None]

@@ -73,8 +73,8 @@ def _field_lines(field: Field, width: int, paint: Paint) -> list[str]:
     # A name that has neither value nor room beside it pushes what follows to the right.
     value_at = max(_VALUE_AT, _FIELD_INDENT + len(field.name) + 2)
     head = " " * _FIELD_INDENT + field.name.ljust(value_at - _FIELD_INDENT)
-    room = width - _MEANING_AT
-    meaning = field.meaning if room >= _LEAST_MEANING or field.tone in ("bad", "warning") else ""
+    narrow = width - _MEANING_AT < _LEAST_MEANING
+    meaning = field.meaning if not narrow or field.tone in ("bad", "warning") else ""
     if not field.value:
         told = _wrapped(meaning, value_at, _VALUE_AT, width)
         return _joined(head, told, style or _MEANING, paint)
@@ -82,6 +82,9 @@ def _field_lines(field: Field, width: int, paint: Paint) -> list[str]:
     if not meaning:
         return _joined(head, values, style, paint)
     lines = _joined(head, values, style, paint)
+    if narrow:
+        told = _wrapped(meaning, _VALUE_AT, _VALUE_AT, width)
+        return lines + [" " * _VALUE_AT + paint(line, _MEANING) for line in told]
     at = (value_at if len(values) == 1 else _VALUE_AT) + len(values[-1]) + 2
     if at <= _MEANING_AT:
         told = _wrapped(meaning, _MEANING_AT, _MEANING_AT, width)
@@ -122,7 +125,7 @@ def _dump_lines(dump: bytes, width: int) -> list[str]:
     lines = []
     for start in range(0, len(dump[:DUMP_BYTES]), columns):
         part = dump[start : start + columns]
-        halves = " ".join(part[at : at + 8].hex(" ").ljust(23) for at in range(0, columns, 8))
+        halves = "  ".join(part[at : at + 8].hex(" ").ljust(23) for at in range(0, columns, 8))
         characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
-        lines.append(f"{' ' * _FIELD_INDENT}{start:04x}  {halves.ljust(columns * 3)}  {characters}")
+        lines.append(f"{' ' * _FIELD_INDENT}{start:04x}  {halves[: columns * 3 - 1 + columns // 16]}  {characters}")
     return lines

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from tcptrace import records as r
 from tcptrace.sinks import human
 from tcptrace.sinks.layers import checksum, tcp_flags, tcp_options
-from tcptrace.sinks.layers.parts import NO_STREAM, Layer, Malformed, Next, Reader, Scene, Stream, Tone
+from tcptrace.sinks.layers.parts import NO_STREAM, Layer, Malformed, Next, Reader, Scene, Stream, Tone, telling
 
 LEAST_HEADER_BYTES: Final = 20
 _CHECKSUM_AT: Final = 16
@@ -48,7 +48,8 @@ def tcp(reader: Reader, layer: Layer, scene: Scene) -> Next | None:
     if header_bytes - LEAST_HEADER_BYTES > reader.left:
         raise Malformed(f"data offset says {header_bytes} bytes, {reader.end - start} are there")
     part = reader.part(header_bytes - LEAST_HEADER_BYTES)
-    tcp_options.add(part, layer, flags, stream)
+    with telling(layer, part):
+        tcp_options.add(part, layer, flags, stream)
     return Next("payload", "payload", part.end, part.end + segment.payload_bytes)
 
 

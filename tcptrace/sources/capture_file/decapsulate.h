@@ -8,19 +8,13 @@
 #ifndef TCPTRACE_DECAPSULATE_H
 #define TCPTRACE_DECAPSULATE_H
 
-#include <stdlib.h>
-
 #include "link_layers.h"
-#include "network.h"
+#include "udp.h"
 
-/* Every step takes at least a byte or a layer off; Wireshark gives up a little later. */
+/* Layers of one frame: against frames made to nest without end. Wireshark's limit, 500, counts other things too. */
 #define STEPS_MAX 256
 
-struct decapsulator {
-	__u64 fragments_dropped;
-};
-
-/* 0 without memory. */
+/* The state of one source: IP fragments that wait for others. 0 without memory. */
 static struct decapsulator *decapsulator_new(void)
 {
 	return calloc(1, sizeof(struct decapsulator));
@@ -28,7 +22,16 @@ static struct decapsulator *decapsulator_new(void)
 
 static void decapsulator_free(struct decapsulator *d)
 {
+	while (d->oldest)
+		forget_datagram(d, d->oldest);
+	free(d->whole);
 	free(d);
+}
+
+/* Datagrams given up before all their fragments came: too old, or too many of them. */
+static inline __u64 decapsulator_dropped(const struct decapsulator *d)
+{
+	return d->dropped;
 }
 
 static __always_inline int step(struct walk *w, int layer)
@@ -38,6 +41,24 @@ static __always_inline int step(struct walk *w, int layer)
 		return step_ethernet(w);
 	case LAYER_ETHERTYPE:
 		return step_ethertype(w);
+	case LAYER_LLC:
+		return step_llc(w);
+	case LAYER_SNAP:
+		return step_snap(w, 2);
+	case LAYER_TOKEN_RING:
+		return step_token_ring(w);
+	case LAYER_FDDI:
+		return step_fddi(w);
+	case LAYER_MPLS:
+		return step_mpls(w);
+	case LAYER_PPP:
+		return step_ppp(w);
+	case LAYER_PPP_HDLC:
+		return step_ppp_hdlc(w);
+	case LAYER_FRAME_RELAY:
+		return step_frame_relay(w);
+	case LAYER_NSH:
+		return step_nsh(w);
 	case LAYER_RAW_IP:
 		return step_raw_ip(w);
 	case LAYER_IPV4:

@@ -2,10 +2,9 @@
 /*
  * A walk through the headers of one captured frame.
  *
- * Every header is a step: it looks at the bytes at hand, moves behind itself, and says
- * which layer comes next, or the verdict that ends the walk.  What is reported of a layer
- * (`original`) is what its header says, as far as the layer around it goes; what is there
- * (`captured`) is never more than that.
+ * Every header is a step: it looks at the bytes ahead, passes them, and says which layer
+ * comes next, or the verdict that ends the walk.  `original` is what the headers so far
+ * say of the bytes that follow, as far as the frame goes; `captured` is never more.
  */
 #ifndef TCPTRACE_LAYERS_H
 #define TCPTRACE_LAYERS_H
@@ -15,11 +14,19 @@
 /* A verdict besides enum counter's and PARSE_NEED_MORE: the file's link type is not known. */
 #define PARSE_UNSUPPORTED_LINK (COUNTERS + 1)
 
+/* What a step may say instead of a verdict. */
 enum layer {
 	LAYER_ETHERNET = PARSE_UNSUPPORTED_LINK + 1,
 	LAYER_ETHERTYPE, /* walk.protocol is an ethertype */
 	LAYER_LLC,
+	LAYER_SNAP,
+	LAYER_TOKEN_RING,
+	LAYER_FDDI,
+	LAYER_MPLS,
 	LAYER_PPP,
+	LAYER_PPP_HDLC,
+	LAYER_FRAME_RELAY,
+	LAYER_NSH,
 	LAYER_RAW_IP, /* whichever version the first byte tells */
 	LAYER_IPV4,
 	LAYER_IPV6,
@@ -30,8 +37,8 @@ enum layer {
 /* Where in the frame the TCP segment was found. */
 struct carried {
 	const __u8 *ip;          /* the IP header that carries the segment */
-	__u32 ip_bytes;          /* captured bytes from there on */
-	__u32 ip_original_bytes; /* bytes from there on, on the wire */
+	__u32 ip_bytes;          /* captured bytes of that packet */
+	__u32 ip_original_bytes; /* its bytes on the wire */
 };
 
 struct decapsulator;
@@ -40,10 +47,11 @@ struct walk {
 	const __u8 *at;    /* the header looked at next */
 	__u32 captured;    /* bytes there are from there on */
 	__u32 original;    /* bytes there were on the wire */
-	__u32 protocol;    /* what that header is, in the numbers of LAYER_ETHERTYPE or LAYER_IP_PAYLOAD */
+	__u32 protocol;    /* what comes next, for LAYER_ETHERTYPE and LAYER_IP_PAYLOAD */
 	__u32 vlan_tags;
 	__u16 vlan_id;     /* of the first tag that is not 0 */
-	__u8 fragmented;   /* the IP payload is a fragment's */
+	__u8 ip_cut;       /* the IP packet says it is longer than what is around it */
+	__u8 fragmented;   /* the IP payload is that of a first fragment alone */
 	__u64 time_ns;
 	struct packet_record *r;
 	struct carried *where;
@@ -79,7 +87,7 @@ static __always_inline void end_after(struct walk *w, __u32 bytes)
 		w->captured = bytes;
 }
 
-/* Behind a header of `bytes`, if it is there, to what `next` says; for headers without anything to look at. */
+/* To the layer `next`, behind `bytes` that need not be looked at. */
 static __always_inline int skip_to(struct walk *w, __u32 bytes, int next)
 {
 	if (bytes > w->captured)
@@ -88,10 +96,17 @@ static __always_inline int skip_to(struct walk *w, __u32 bytes, int next)
 	return next;
 }
 
-static __always_inline int ethertype_next(struct walk *w, __u32 ethertype)
+/* The same, to what an ethertype says. */
+static __always_inline int skip_to_type(struct walk *w, __u32 bytes, __u32 ethertype)
 {
 	w->protocol = ethertype;
-	return LAYER_ETHERTYPE;
+	return skip_to(w, bytes, LAYER_ETHERTYPE);
+}
+
+static __always_inline int ip_payload(struct walk *w, __u32 protocol)
+{
+	w->protocol = protocol;
+	return protocol == PROTOCOL_TCP ? LAYER_TCP : LAYER_IP_PAYLOAD;
 }
 
 #endif

@@ -6,15 +6,15 @@ out as one C function with a goto for each jump.
 """
 
 import ctypes
-import ctypes.util
-import functools
 import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tcptrace.errors import MissingFeatureError, UsageError
+from tcptrace.errors import UsageError
+from tcptrace.sources.libpcap import Program
+from tcptrace.sources.libpcap import libpcap as _libpcap
 
 DLT_EN10MB: Final = 1
 DLT_RAW: Final = 12
@@ -79,55 +79,6 @@ _OPERAND_X: Final = 0x08
 _READ: Final = {4: "load_be32(p)", 2: "load_be16(p)", 1: "*p"}
 
 
-class _Insn(ctypes.Structure):
-    _fields_ = [
-        ("code", ctypes.c_ushort),
-        ("jt", ctypes.c_ubyte),
-        ("jf", ctypes.c_ubyte),
-        ("k", ctypes.c_uint32),
-    ]
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_uint), ("instructions", ctypes.POINTER(_Insn))]
-
-
-def _library_names() -> Iterator[str]:
-    # find_library() runs other programs, so the names that libpcap has on Linux come first.
-    yield from ("libpcap.so.1", "libpcap.so.0.8")
-    if (name := ctypes.util.find_library("pcap")) is not None:
-        yield name
-
-
-@functools.cache
-def _libpcap() -> ctypes.CDLL:
-    for name in _library_names():
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        library.pcap_open_dead.restype = ctypes.c_void_p
-        library.pcap_open_dead.argtypes = [ctypes.c_int, ctypes.c_int]
-        library.pcap_compile.argtypes = [
-            ctypes.c_void_p,
-            ctypes.POINTER(_Program),
-            ctypes.c_char_p,
-            ctypes.c_int,
-            ctypes.c_uint32,
-        ]
-        library.pcap_geterr.restype = ctypes.c_char_p
-        library.pcap_geterr.argtypes = [ctypes.c_void_p]
-        library.pcap_freecode.restype = None
-        library.pcap_freecode.argtypes = [ctypes.POINTER(_Program)]
-        library.pcap_close.restype = None
-        library.pcap_close.argtypes = [ctypes.c_void_p]
-        return library
-    raise MissingFeatureError(
-        "filter: libpcap cannot be loaded: install libpcap0.8 (Debian, Ubuntu), libpcap (Fedora, Arch) "
-        "or libpcap1 (openSUSE)"
-    )
-
-
 def compile_classic(expression: str, linktype: int) -> list[Instruction]:
     """What libpcap makes of an expression, optimised.
 
@@ -142,7 +93,7 @@ def compile_classic(expression: str, linktype: int) -> list[Instruction]:
     if not handle:
         raise MemoryError("pcap_open_dead")
     try:
-        program = _Program()
+        program = Program()
         if library.pcap_compile(handle, ctypes.byref(program), os.fsencode(expression), 1, _NETMASK_UNKNOWN) != 0:
             message: bytes = library.pcap_geterr(handle)
             raise UsageError(f"filter: {message.decode(errors='replace')}")

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import pwd
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ PR_SET_NO_NEW_PRIVS = 38
 
 # Who is nobody where the user database does not say (the kernel's own overflow id).
 OVERFLOW_ID = 65534
+
+# A joined thread is gone for Python before it is for the kernel; this long is more than it ever takes.
+THREAD_EXIT_S = 2.0
 
 # Fields of /proc/PID/task/TID/status that must be zero afterwards; CapInh alone grants nothing.
 CAPABILITY_FIELDS = ("CapPrm", "CapEff", "CapAmb")
@@ -147,8 +151,21 @@ def _checked(result: int, what: str) -> None:
 
 
 def _check_nothing_left() -> None:
+    """Raises TcptraceError if a thread has capabilities; one that ended just now may still be on its way out."""
+    deadline_s = time.monotonic() + THREAD_EXIT_S
+    while (left := _threads_with_capabilities()) and time.monotonic() < deadline_s:
+        time.sleep(THREAD_EXIT_S / 1000)
+    for thread, field, mask in left:
+        raise TcptraceError(f"thread {thread} still has capabilities ({field} {mask:x})")
+
+
+def _threads_with_capabilities() -> list[tuple[str, str, int]]:
+    """Thread, field of CAPABILITY_FIELDS, mask: of each that is not empty."""
+    left = []
     for thread in os.listdir("/proc/self/task"):
-        sets = read_capabilities(f"self/task/{thread}")
-        for field in CAPABILITY_FIELDS:
-            if sets.get(field, 0):
-                raise TcptraceError(f"thread {thread} still has capabilities ({field} {sets[field]:x})")
+        try:
+            sets = read_capabilities(f"self/task/{thread}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        left += [(thread, field, sets[field]) for field in CAPABILITY_FIELDS if sets.get(field, 0)]
+    return left

@@ -1,0 +1,174 @@
+"""Pages of --graph: one connection's rates, times and windows, and an overview of all.  Needs matplotlib."""
+
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from tcptrace.sinks import human
+from tcptrace.sinks.drawing import axes_text, canvas, kinds
+from tcptrace.sinks.drawing.decimation import Grid, distinct_points, thin_line
+from tcptrace.sinks.drawing.history import Array, History
+from tcptrace.sinks.drawing.marks import Points
+from tcptrace.sinks.drawing.series import ConnectionSeries, DirectionSeries, connection_series, overview
+
+_OVERVIEW_HEIGHT_IN: Final = 9.0
+_PANEL_IN: Final = 2.5
+_AROUND_IN: Final = 1.0
+_NAME_WIDTH: Final = 52
+_ROWS: Final = 260
+_DOT_PIXELS: Final = 3
+OVERVIEW_CONNECTIONS: Final = 8
+_COLORS: Final = (
+    kinds.BLUE, kinds.ORANGE, kinds.GREEN, kinds.PURPLE, kinds.SKY, kinds.VERMILION, "#F0E442", "#332288",
+)  # fmt: skip
+_HATCHES: Final = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
+_OTHERS: Final = "#BBBBBB"
+_SIDES: Final = ((canvas.SENT, "o", "-"), (canvas.RECEIVED, "x", "--"))
+
+
+def draw(history: History, arrow: str) -> Figure:
+    """Throughput, RTT, and for each direction with payload its bytes in flight."""
+    series = connection_series(history)
+    src, dst = history.ends.names()
+    names = (f"{src} {arrow} {dst}", f"{dst} {arrow} {src}")
+    flying = [direction for direction in (0, 1) if len(series.directions[direction].in_flight.x)]
+    timed = any(len(side.rtt.x) for side in series.directions)
+    rows = 1 + timed + len(flying)
+    figure = canvas.new_figure(_AROUND_IN + rows * _PANEL_IN, f"Connection {history.id}: {src} {arrow} {dst}")
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    panels[0].set_xlim(*canvas.time_limits(series.duration_s))
+    marks = _throughput(panels[0], series)
+    if timed:
+        marks += _rtt(panels[1], series)
+    for axes, direction in zip(panels[1 + timed :], flying, strict=True):
+        marks += _flight(axes, series.directions[direction], names[direction])
+    for axes in panels:
+        canvas.quiet_grid(axes)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), borderaxespad=0)
+    canvas.label_time(panels[-1], series.duration_s)
+    count = axes_text.packets_note(len(history.packets_kept), marks, history.not_kept)
+    _count(figure, count if timed else f"{count}; no round-trip time was measured")
+    return figure
+
+
+def _count(figure: Figure, text: str) -> None:
+    figure.text(0.995, 0.988, text, ha="right", va="top", fontsize=canvas.NOTE_POINTS, color=kinds.GREY)
+
+
+def _throughput(axes: Axes, series: ConnectionSeries) -> int:
+    edges = series.bins.edges()
+    for side, (color, _, _), arrow in zip(series.directions, _SIDES, ("src to dst", "dst to src"), strict=True):
+        if side.payload_bytes:
+            axes.stairs(side.payload_per_s, edges, color=color, linewidth=1.3, label=f"{arrow}, payload")
+            axes.stairs(side.goodput_per_s, edges, color=color, fill=True, alpha=0.25, label=f"{arrow}, goodput")
+    axes.set_ylim(bottom=0)
+    axes.set_title("Throughput")
+    canvas.label_bytes(axes, f"in bins of {axes_text.duration_label(series.bins.width_s)}", "/s")
+    canvas.note(axes, "" if any(side.payload_bytes for side in series.directions) else "no payload")
+    return 4 * series.bins.count
+
+
+def _rtt(axes: Axes, series: ConnectionSeries) -> int:
+    marks = 0
+    highest = max((float(side.rtt.y.max()) for side in series.directions if len(side.rtt.x)), default=1.0)
+    grid = Grid(*canvas.time_limits(series.duration_s), 0, highest, canvas.COLUMNS, _ROWS).coarser(_DOT_PIXELS)
+    for side, (color, marker, dashes), arrow in zip(
+        series.directions, _SIDES, ("src to dst", "dst to src"), strict=True
+    ):
+        if not len(side.rtt.x):
+            continue
+        kept = distinct_points(side.rtt.x, side.rtt.y, grid)
+        axes.plot(
+            side.rtt.x[kept], side.rtt.y[kept], marker, color=color, markersize=3, alpha=0.6, label=f"{arrow}, samples"
+        )
+        axes.plot(side.rtt_median.x, side.rtt_median.y, dashes, color=color, linewidth=1.4, label=f"{arrow}, median")
+        marks += len(kept) + len(side.rtt_median.x)
+    axes.set_ylim(0, highest * 1.05)
+    axes.set_title("Round-trip time of what is sent")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human.duration_us(value)))
+    axes.set_ylabel("RTT")
+    return marks
+
+
+def _flight(axes: Axes, side: DirectionSeries, name: str) -> int:
+    left, right = axes.get_xlim()
+    highest = float(side.in_flight.y.max())
+    lines = [(side.in_flight, kinds.BLUE, "in flight")]
+    notes = axes_text.window_notes(side.window is not None, 0)
+    if side.window is not None and len(side.window.x):
+        lines.append((side.window, kinds.ORANGE, "receiver's window"))
+        highest = max(highest, float(side.window.y.max()))
+    grid = Grid(left, right, 0, highest or 1.0, canvas.COLUMNS, _ROWS)
+    marks = 0
+    for points, color, label in lines:
+        kept = _thin(points, grid)
+        axes.plot(kept.x, kept.y, drawstyle="steps-post", color=color, linewidth=1.2, label=label)
+        marks += len(kept.x)
+    axes.set_ylim(0, (highest or 1.0) * 1.05)
+    axes.set_title(f"Bytes in flight, {name}")
+    canvas.label_bytes(axes, "bytes")
+    canvas.note(axes, "; ".join(note.replace("window edge", "window") for note in notes))
+    return marks
+
+
+def _thin(points: Points, grid: Grid) -> Points:
+    needed = thin_line(points.x, points.y, grid)
+    return Points(points.x[needed], points.y[needed])
+
+
+def draw_overview(histories: list[History], uncounted: int, arrow: str) -> Figure:
+    """Traffic by connection: stacked over time, and in all; `histories` with most bytes first.
+
+    uncounted: connections that came when there was no memory for more, and are not in the picture.
+    """
+    made = overview(histories, OVERVIEW_CONNECTIONS)
+    figure = canvas.new_figure(_OVERVIEW_HEIGHT_IN, f"{len(histories) + uncounted:,} connections")
+    above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": (3, 2)})
+    names = [human.ellipsise(f"{history.id}: {history.ends.between(arrow)}", _NAME_WIDTH) for history in made.histories]
+    colors, hatches = list(_COLORS[: len(names)]), list(_HATCHES[: len(names)])
+    if made.others:
+        names.append(f"{made.others:,} others")
+        colors.append(_OTHERS)
+        hatches.append("")
+    _stacked(above, made.bytes_per_s, made.bins.edges(), colors, hatches)
+    canvas.label_time(above, made.bins.count * made.bins.width_s, "the first packet")
+    canvas.label_bytes(above, f"in bins of {axes_text.duration_label(made.bins.width_s)}", "/s")
+    above.set_title("Traffic over time, frame bytes, stacked")
+    sizes = [sum(history.frame_bytes) for history in made.histories] + [made.others_bytes] * bool(made.others)
+    _sizes(below, names, sizes, colors, hatches)
+    notes = [f"{made.not_kept:,} packets not in the rates: memory for packets was full"] * bool(made.not_kept)
+    notes += [f"{uncounted:,} connections not in the picture: too many at once"] * bool(uncounted)
+    _count(figure, "; ".join(notes))
+    return figure
+
+
+def _stacked(axes: Axes, rates: Array, edges: Array, colors: list[str], hatches: list[str]) -> None:
+    base = np.zeros(len(edges) - 1)
+    for rate, color, hatch in zip(rates, colors, hatches, strict=True):
+        axes.stairs(
+            base + rate, edges, baseline=base, fill=True, color=color, hatch=hatch, edgecolor="white", linewidth=0
+        )
+        base = base + rate
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, float(base.max()) * 1.05 or 1.0)
+    canvas.quiet_grid(axes)
+
+
+def _sizes(axes: Axes, names: list[str], sizes: list[int], colors: list[str], hatches: list[str]) -> None:
+    """Bars with their names on the axis: the legend of the stack above as well."""
+    places = range(len(names))
+    axes.barh(places, sizes, color=colors, hatch=hatches, edgecolor="white", height=0.75)
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    largest = max(sizes, default=1) or 1
+    axes.set_xlim(0, largest * 1.12)
+    for place, size in zip(places, sizes, strict=True):
+        axes.text(size + largest * 0.01, place, human.byte_count(size), va="center", fontsize=canvas.TEXT_POINTS)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: axes_text.bytes_label(value)))
+    axes.set_title("Bytes of each connection, both directions")
+    axes.grid(axis="x", color=canvas.GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
