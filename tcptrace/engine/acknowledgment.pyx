@@ -75,7 +75,7 @@ cdef void measure(
     if rtt_ns < 0:  # the capture's clock was set back
         return
     add_rtt(row_of(c, y), end, rtt_ns)
-    end.rtts = add_sample(&shared.histograms, end.rtts, rtt_ns)
+    add_sample(&shared.histograms, &end.rtts, rtt_ns)
     found.rtt_us = rtt_ns / 1000.0
 
 
@@ -127,5 +127,9 @@ cdef void note_initial_rtt(connection *c, int x, const packet_record *p) noexcep
     """Wireshark's: from the last SYN to the first segment that acknowledges and is no SYN, whoever sends it."""
     if c.row.initial_rtt_us > 0 or p.flags & (FLAG_SYN | FLAG_ACK) != FLAG_ACK:
         return
-    if not (p.flags & FLAG_RST and x == c.syn_from):  # giving up is no answer
-        c.row.initial_rtt_us = (<int64_t>p.time_ns - c.recent_syn_ns) / 1000.0
+    if p.flags & FLAG_RST and x == c.syn_from:
+        return  # giving up is no answer
+    if <int64_t>p.time_ns < c.recent_syn_ns:  # the capture's clock was set back
+        c.syn_without_ack = False
+        return
+    c.row.initial_rtt_us = (<int64_t>p.time_ns - c.recent_syn_ns) / 1000.0

@@ -44,6 +44,7 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
     cdef endpoint *peer = &c.ends[1 - x]
     if p.flags & FLAG_SYN and end.base_known and p.seq != end.base_seq:
         found.analysis |= PORT_REUSE  # a SYN-ACK of another connection; a SYN has begun a new one
+        end.base_seq = p.seq
     learn_base(end, peer, p)
     if c.syn_without_ack:
         note_initial_rtt(c, x, p)

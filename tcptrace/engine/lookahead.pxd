@@ -56,8 +56,8 @@ cdef inline uint64_t look_ahead(
             for x in range(2):
                 if rows[row].ends[x].unacked_first >= 0:
                     prefetch(&pool.items[rows[row].ends[x].unacked_first])
-                if rows[row].ends[x].rtts != NULL:
-                    prefetch(rows[row].ends[x].rtts)
+                if rows[row].ends[x].rtts.counts != NULL:  # the next sample will be near the last one
+                    prefetch(&rows[row].ends[x].rtts.counts[rows[row].ends[x].rtts.latest - rows[row].ends[x].rtts.first])
     return hash
 
 cdef inline void begin_lookahead(

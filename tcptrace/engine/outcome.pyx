@@ -84,11 +84,11 @@ cdef void tell_rtt(direction_row *d, endpoint *end) noexcept nogil:
     if d.rtt_count > 1:
         d.rtt_stddev_us = sqrt(end.rtt_squares / (d.rtt_count - 1))
     d.rtt_p50_us = d.rtt_p90_us = d.rtt_p99_us = NAN
-    if end.rtts == NULL or end.rtts.total != d.rtt_count:
+    if d.rtt_count == 0 or end.rtts.total != d.rtt_count:
         return
-    d.rtt_p50_us = (ranked(d, end.rtts, (d.rtt_count - 1) // 2) + ranked(d, end.rtts, d.rtt_count // 2)) / 2
-    d.rtt_p90_us = ranked(d, end.rtts, rank_of(90, d.rtt_count))
-    d.rtt_p99_us = ranked(d, end.rtts, rank_of(99, d.rtt_count))
+    d.rtt_p50_us = (ranked(d, &end.rtts, (d.rtt_count - 1) // 2) + ranked(d, &end.rtts, d.rtt_count // 2)) / 2
+    d.rtt_p90_us = ranked(d, &end.rtts, rank_of(90, d.rtt_count))
+    d.rtt_p99_us = ranked(d, &end.rtts, rank_of(99, d.rtt_count))
 
 
 cdef inline int64_t rank_of(int percent, int64_t count) noexcept nogil:

@@ -2,10 +2,11 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 cdef struct histogram:
-    int64_t total
+    uint32_t *counts        # `span` of them; NULL before the first sample
     int32_t first           # the bucket that counts[0] is of
     int32_t span            # buckets there are
-    uint32_t counts[1]      # `span` of them
+    int32_t latest          # the bucket of the last sample
+    int64_t total
 
 # The memory that all histograms together take, and may take.
 cdef struct histogram_memory:
@@ -13,6 +14,6 @@ cdef struct histogram_memory:
     int64_t limit_bytes
     int64_t dropped         # samples that were not counted for want of memory
 
-cdef histogram *add_sample(histogram_memory *memory, histogram *of, int64_t value_ns) noexcept nogil
+cdef void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) noexcept nogil
 cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept nogil
 cdef double at_rank(const histogram *of, int64_t rank) noexcept nogil

@@ -5,7 +5,7 @@ bucket is at most 1/256 away from what was counted in it.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 # A power of two; its half bounds the relative error.
@@ -36,52 +36,47 @@ cdef inline double middle_of(int32_t bucket) noexcept nogil:
     return low + ((<uint64_t>1 << exponent) - 1) / 2.0
 
 
-cdef inline int64_t size_of(int32_t span) noexcept nogil:
-    return sizeof(histogram) + (span - 1) * sizeof(uint32_t)
-
-
-cdef histogram *grow(histogram_memory *memory, histogram *of, int32_t bucket) noexcept nogil:
-    """Room for `bucket`; NULL, and nothing changed, without memory."""
+cdef bint grow(histogram_memory *memory, histogram *of, int32_t bucket) noexcept nogil:
+    """Room for `bucket`; False, and nothing changed, without memory."""
     cdef int32_t first = bucket & ~(GROUP - 1), stop = first + GROUP
-    cdef histogram *grown
-    if of != NULL:
+    cdef int64_t bytes, old_bytes = of.span * sizeof(uint32_t)
+    cdef uint32_t *counts
+    if of.counts != NULL:
         first = min(first, of.first)
         stop = max(stop, of.first + of.span)
-    if memory.bytes + size_of(stop - first) > memory.limit_bytes:
-        return NULL
-    grown = <histogram *>malloc(size_of(stop - first))
-    if grown == NULL:
-        return NULL
-    memset(grown, 0, size_of(stop - first))
-    grown.first = first
-    grown.span = stop - first
-    memory.bytes += size_of(grown.span)
-    if of != NULL:
-        grown.total = of.total
-        memcpy(&grown.counts[of.first - first], of.counts, of.span * sizeof(uint32_t))
-        release_histogram(memory, of)
-    return grown
+    bytes = (stop - first) * sizeof(uint32_t)
+    if memory.bytes + bytes - old_bytes > memory.limit_bytes:
+        return False
+    counts = <uint32_t *>calloc(1, bytes)
+    if counts == NULL:
+        return False
+    if of.counts != NULL:
+        memcpy(counts + of.first - first, of.counts, old_bytes)
+        free(of.counts)
+    memory.bytes += bytes - old_bytes
+    of.counts = counts
+    of.first = first
+    of.span = stop - first
+    return True
 
 
-cdef histogram *add_sample(histogram_memory *memory, histogram *of, int64_t value_ns) noexcept nogil:
-    """Count a value; the histogram, which may have moved (NULL in and out: there is none)."""
-    cdef int32_t bucket = bucket_of(<uint64_t>max(value_ns, 0))
-    cdef histogram *grown
-    if of == NULL or bucket < of.first or bucket >= of.first + of.span:
-        grown = grow(memory, of, bucket)
-        if grown == NULL:
-            memory.dropped += 1
-            return of
-        of = grown
-    of.counts[bucket - of.first] += 1
-    of.total += 1
-    return of
+cdef void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) noexcept nogil:
+    """Count a value, 0 or more."""
+    cdef int32_t bucket = bucket_of(<uint64_t>value_ns)
+    if (to.counts == NULL or bucket < to.first or bucket >= to.first + to.span) and not grow(memory, to, bucket):
+        memory.dropped += 1
+        return
+    to.counts[bucket - to.first] += 1
+    to.latest = bucket
+    to.total += 1
 
 
 cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept nogil:
-    if of != NULL:
-        memory.bytes -= size_of(of.span)
-        free(of)
+    """Give its memory back; it is empty then."""
+    if of.counts != NULL:
+        memory.bytes -= of.span * sizeof(uint32_t)
+        free(of.counts)
+    memset(of, 0, sizeof(histogram))
 
 
 cdef double at_rank(const histogram *of, int64_t rank) noexcept nogil:

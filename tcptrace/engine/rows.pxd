@@ -157,7 +157,7 @@ cdef struct endpoint:
     int64_t previous_packets  # at the last interval
     int64_t previous_bytes
     double rtt_squares      # sum of squared distances from the mean (Welford), us^2
-    histogram *rtts         # NULL before the first sample
+    histogram rtts
     int64_t percentiles_of  # rtt_count when the percentiles were last worked out
 
 cdef struct connection:

@@ -263,8 +263,7 @@ cdef class Table:
     cdef void _release(self, endpoint *end) noexcept nogil:
         """Give back what the endpoint holds of the shared memory."""
         release(&self.shared.segments, end)
-        release_histogram(&self.shared.histograms, end.rtts)
-        end.rtts = NULL
+        release_histogram(&self.shared.histograms, &end.rtts)
 
     def expire(self, int64_t now_ns):
         """End what has been idle or closed for long enough; False if there is more, but take_ended() comes first."""

@@ -1,6 +1,5 @@
 """Public captures: connection by connection the numbers of tshark, and of Ostermann's tcptrace where tshark has no rule."""
 
-from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -28,6 +27,9 @@ MORE_FLAGS = {
     "keep_alive_acks": "keep_alive_ack",
 }
 # What is left of the medians, and why: docs/definitions.md, "Round-trip times".
+STREAMS_DIFFER = {
+    "suricata-verify/bug-6875-01.fuzz.pcap": "tshark takes the damaged file for another kind of pcap, with longer headers",
+}
 RTT_DIFFERS = {
     "bro/handshake-reorder.trace:0": "the SYN came after its SYN-ACK: tshark drops the sample of the SYN-ACK",
     "nDPI/6in4tunnel.pcap:1": "bytes sent again that tshark takes for out of order",
@@ -53,6 +55,9 @@ def all_streams() -> list[Stream]:
 @pytest.mark.parametrize("name", names())
 def test_connections_packets_and_bytes_equal_tsharks(name: str) -> None:
     counts = truth(name)["counts"]
+    if name in STREAMS_DIFFER:
+        assert (counts["streams"], answer(name).summary["cut_off"]) == (0, 1)
+        return
     assert len(answer(name).connections) == counts["streams"] == len(streams_of(name))
     if counts["streams"] == 0:
         return
@@ -128,19 +133,3 @@ def cell(pairs: list[tuple[int, int]]) -> str:
     total = f"{mine}" if mine == reference else f"{mine}/{reference}"
     equal = sum(a == b for a, b in pairs)
     return total if equal == len(pairs) else f"{total} {equal}:{len(pairs)}"
-
-
-def test_mean_rtt_agrees_with_tcptrace_where_there_were_retransmissions() -> None:
-    """Ostermann's tcptrace keeps Karn's rule, as we do: its full-size samples leave other segments out."""
-    compared, close = 0, 0
-    for stream, mine, theirs in karn_pairs():
-        compared += 1
-        close += mine == pytest.approx(theirs, rel=0.1), stream.name
-    assert compared == 0 or close / compared >= 0.8
-
-
-def karn_pairs() -> list[tuple[Stream, float, float]]:
-    return []
-
-
-_ = Callable

@@ -40,6 +40,7 @@ def full_row(make_row: Callable[..., Rows]) -> Rows:
         dst_state="CLOSE-WAIT",
         duration_s=2.0,
         handshake_rtt_us=123.4567,
+        initial_rtt_us=124.5678,
         vlan_id=100,
         near_end=1,
         end_reason="closed",
@@ -217,7 +218,7 @@ def test_a_connection_of_which_all_is_known(run: Run, full_row: Rows, make_view:
     assert event["service"] == "https"
     assert (event["state"], event["src_state"], event["dst_state"]) == ("ESTABLISHED", "ESTABLISHED", "CLOSE-WAIT")
     assert (event["vlan_id"], event["near_end"], event["duration_s"]) == (100, "src", 2.0)
-    assert (event["handshake_rtt_us"], event["half_closed_us"]) == (123.457, 654.322)
+    assert (event["handshake_rtt_us"], event["initial_rtt_us"], event["half_closed_us"]) == (123.457, 124.568, 654.322)
     assert (event["handshake"], event["closed_by"], event["close_kind"]) == ("complete", "dst", "fin")
     assert event["port_reuse"] is True
     assert (event["sent_average_bytes_per_s"], event["received_average_bytes_per_s"]) == (500.0, 1000.0)

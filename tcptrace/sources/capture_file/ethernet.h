@@ -63,8 +63,10 @@ static int step_isl(struct walk *w, const __u8 *p)
 
 	if (p[5] >> 4)
 		return COUNT_NOT_TCP;
-	if (length)
+	if (length) { /* Wireshark believes it also where the frame is shorter */
 		end_after(w, 14 + length);
+		w->original = 14 + length;
+	}
 	return skip_to(w, 26, LAYER_ETHERNET);
 }
 

@@ -38,7 +38,6 @@ enum link_type {
 	LINKTYPE_IPV4 = 228,
 	LINKTYPE_IPV6 = 229,
 	LINKTYPE_NFLOG = 239,
-	LINKTYPE_NETANALYZER = 240,
 	LINKTYPE_IPOIB = 242,
 	LINKTYPE_PKTAP = 258,
 	LINKTYPE_LINUX_SLL2 = 276,
@@ -304,8 +303,6 @@ static __always_inline int step_link(struct walk *w, __u32 link_type)
 		return step_typed(w, 18, 16);
 	case LINKTYPE_SYMANTEC:
 		return step_symantec(w);
-	case LINKTYPE_NETANALYZER:
-		return skip_to(w, 4, LAYER_ETHERNET);
 	case LINKTYPE_TZSP:
 		return step_tzsp(w);
 	case LINKTYPE_MPLS:

@@ -214,13 +214,12 @@ static __always_inline int step_ipv6(struct walk *w)
 		return COUNT_MALFORMED_IPV6;
 	left = w->original - IPV6_HEADER_BYTES;
 	payload_bytes = load_be16(p + 4);
-	if (payload_bytes == 0 && p[6] == PROTOCOL_HOP_BY_HOP) {
+	if (payload_bytes == 0 && p[6] == PROTOCOL_HOP_BY_HOP)
 		payload_bytes = jumbo_bytes(p + IPV6_HEADER_BYTES, w->captured - IPV6_HEADER_BYTES);
-		if (payload_bytes == 0)
-			return COUNT_MALFORMED_IPV6;
-	} else if (payload_bytes == 0) {
-		payload_bytes = left; /* left to the network card, as with IPv4 */
-	}
+	else if (payload_bytes == 0 && left > IP_LENGTH_MAX)
+		payload_bytes = left; /* "big TCP": the layer around tells the length */
+	if (payload_bytes == 0)
+		return COUNT_MALFORMED_IPV6;
 	w->ip_cut = payload_bytes > left;
 	if (!w->ip_cut)
 		end_after(w, IPV6_HEADER_BYTES + payload_bytes);

@@ -28,8 +28,6 @@ _VARIANTS: Final = {
     0xA1B2C3D4: PcapVariant(16, micros=True),
     0xA1B23C4D: PcapVariant(16, micros=False),
     0xA1B2CD34: PcapVariant(24, micros=True),  # Kuznetzov's
-    0xA1B234CD: PcapVariant(24, micros=True),  # Mesquita's
-    0xA12B3C4D: PcapVariant(16, micros=True),  # Navtel's
 }
 
 
