@@ -410,6 +410,8 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         "snapped": None,
         "unsupported_link": None,
         "cut_off": None,
+        "time_out_of_range": None,
+        "without_time": None,
         "files": None,
         "duration_s": 5.0,
     }
