@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tcptrace.errors import TcptraceError
-from tcptrace.records import NOTE_ETHERNET, NOTE_FIRST_SEND, CaptureInterface
+from tcptrace.records import NOTE_ETHERNET, NOTE_FIRST_SEND, NOTE_SENT_BEFORE, CaptureInterface
 
 from .capture_bytes import (
     ETHERNET,
