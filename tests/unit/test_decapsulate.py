@@ -173,7 +173,10 @@ def tshark_sees(path: Path, link: int, frames: Sequence[Frame]) -> dict[int, See
     """The frames, by number from 0, that tshark puts into a TCP stream by a header of their own."""
     if not shutil.which("tshark"):
         pytest.skip("tshark is not installed")
-    records = (struct.pack("=4I", at, 0, len(frame), original) + frame for at, (frame, original) in enumerate(frames))
+    records = (
+        struct.pack("=4I", *divmod(at * 1000, 10**6), len(frame), original) + frame
+        for at, (frame, original) in enumerate(frames)
+    )
     path.write_bytes(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, link) + b"".join(records))
     fields = ("frame.number", "frame.protocols", "tcp.stream", "tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.len")
     command = ["tshark", "-n", "-r", str(path), "-d", "tcp.port==0-65535,data", "-Y", "tcp", "-T", "fields"]
@@ -191,7 +194,7 @@ def tshark_sees(path: Path, link: int, frames: Sequence[Frame]) -> dict[int, See
 def we_see(decapsulate: Decapsulator, link: int, frames: Sequence[Frame]) -> dict[int, Seen]:
     seen = {}
     for at, (frame, original) in enumerate(frames):
-        answer = decapsulate(frame, link, original=original, time_ns=at * 10**9)
+        answer = decapsulate(frame, link, original=original, time_ns=at * 10**6)
         if answer.verdict == "tcp":
             names = ("src_port", "dst_port", "seq", "payload_bytes")
             src, dst, seq, payload = (answer.record[name] for name in names)

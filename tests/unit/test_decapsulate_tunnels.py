@@ -19,6 +19,7 @@ from .test_decapsulate import (
     we_see,
 )
 from .test_parse import (
+    AH,
     AUTHENTICATION,
     DESTINATION,
     DST4,
@@ -34,13 +35,14 @@ from .test_parse import (
     SRC4,
     SRC6,
     SRC_MAC,
-    WHOLE as UNSPLIT,
-    AH,
     ethernet,
     ipv4,
     ipv6,
     mapped,
     tcp,
+)
+from .test_parse import (
+    WHOLE as UNSPLIT,
 )
 
 __all__ = ["decapsulate", "decapsulator_folder"]
@@ -110,7 +112,10 @@ IN_ETHERNET: dict[str, bytes] = {
     "MPLS, explicit null": ethernet(mpls(INNER4, 20, 0), 0x8847),
     "MPLS, control word": ethernet(mpls(bytes(4) + OTHER_MAKERS_FRAME, 16), 0x8847),
     "MPLS, no control word": ethernet(mpls(MAKERS_FRAME, 16), 0x8847),
-    "MPLS, VLAN inside": ethernet(mpls(b"\x00\x00\x00\x07" + OTHER_MAKERS_FRAME[:12] + b"\x81\x00\x00\x05" + OTHER_MAKERS_FRAME[12:], 16, 17), 0x8847),
+    "MPLS, VLAN inside": ethernet(
+        mpls(b"\x00\x00\x00\x07" + OTHER_MAKERS_FRAME[:12] + b"\x81\x00\x00\x05" + OTHER_MAKERS_FRAME[12:], 16, 17),
+        0x8847,
+    ),
     "PPPoE": pppoe(b"\x00\x21" + INNER4) + b"padding",
     "PPPoE, IPv6": pppoe(b"\x00\x57" + INNER6),
     "PPPoE, compressed field": pppoe(b"\x21" + INNER4),
@@ -144,7 +149,9 @@ IN_IP: dict[str, bytes] = {
     "GRE, ERSPAN I": gre(FRAME4, 0x88BE),
     "GRE, ERSPAN II": gre(b"\x10\x05\x00\x01" + bytes(4) + FRAME4, 0x88BE, 0x1000, NUMBER),
     "GRE, ERSPAN III": gre(b"\x20\x05\x00\x01" + bytes(8) + FRAME6, 0x22EB, 0x1000, NUMBER),
-    "GRE, ERSPAN III, longer": gre(b"\x20\x05\x00\x01" + bytes(7) + b"\x01" + bytes(8) + FRAME6, 0x22EB, 0x1000, NUMBER),
+    "GRE, ERSPAN III, longer": gre(
+        b"\x20\x05\x00\x01" + bytes(7) + b"\x01" + bytes(8) + FRAME6, 0x22EB, 0x1000, NUMBER
+    ),
     "GRE, WCCP": gre(INNER4, 0x883E),
     "GRE, WCCP 2": gre(b"\x00\x00\x00\x01" + INNER4, 0x883E),
     "GRE, Frame Relay": gre(b"\x18\x41\x03\xcc" + INNER4, 0x6559),
@@ -175,7 +182,9 @@ IN_IP: dict[str, bytes] = {
     "Teredo, origin": udp(bytes(8) + INNER6, 3544),
     "Teredo, both": udp(b"\x00\x01\x00\x00" + bytes(9) + bytes(8) + INNER6, 3544),
     "L2TP": udp(struct.pack("!HHH", 2, 1, 2) + b"\xff\x03\x00\x21" + INNER4, 1701, 1701),
-    "L2TP, length": udp(struct.pack("!HHHH", 0x4002, 12 + len(INNER4), 1, 2) + b"\xff\x03\x00\x21" + INNER4 + b"x", 1701),
+    "L2TP, length": udp(
+        struct.pack("!HHHH", 0x4002, 12 + len(INNER4), 1, 2) + b"\xff\x03\x00\x21" + INNER4 + b"x", 1701
+    ),
     "L2TP, all": udp(struct.pack("!HHHHHH", 0x0A02, 1, 2, 3, 4, 2) + b"pd\x21" + INNER4, 1701, 1701),
     "MPLS in UDP": udp(mpls(INNER4, 16, 17), 6635),
     "AYIYA": udp(b"\x44\x52\x11\x29" + bytes(4) + bytes(16) + bytes(20) + INNER6, 5072, 50_001),
