@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_decapsulate import Decapsulator, Frame, Seen, decapsulate, decapsulator_folder, tshark_sees, we_see
+from .decapsulator import Decapsulator, Frame, Seen, decapsulate, decapsulator_folder, tshark_sees, we_see
 from .test_decapsulate_tunnels import gre, outer4
 from .test_parse import (
     ALL_OPTIONS,

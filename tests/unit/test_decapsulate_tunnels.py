@@ -5,19 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_decapsulate import (
-    INNER4,
-    INNER6,
-    SEGMENT,
-    WHOLE,
-    Decapsulator,
-    cut_everywhere,
-    decapsulate,
-    decapsulator_folder,
-    snap,
-    tshark_sees,
-    we_see,
-)
+from .decapsulator import Decapsulator, cut_everywhere, decapsulate, decapsulator_folder, tshark_sees, we_see
+from .test_decapsulate import INNER4, INNER6, SEGMENT, WHOLE, snap
 from .test_parse import (
     AH,
     AUTHENTICATION,
