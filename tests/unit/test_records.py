@@ -69,7 +69,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    names = [*enum_names(), "SACK_BLOCKS"]
+    names = [*enum_names(), "SACK_BLOCKS", "FRAME_MAX_BYTES"]
     answers = ask_compiler(tmp_path_factory.mktemp("values"), [f"(long long){name}, 0LL, 0LL, 0LL" for name in names])
     return dict(zip(names, (answer[0] for answer in answers), strict=True))
 
@@ -109,12 +109,29 @@ def test_batch_header_has_no_padding(tmp_path: Path) -> None:
     assert whole == parts == 16 + 8 * len(records.COUNTERS)
 
 
+def test_frame_head_has_no_padding(tmp_path: Path) -> None:
+    names = [name for name, _ in fields_of("frame_head")]
+    assert names == ["original_bytes", "captured_bytes"]
+    sizes = " + ".join(f"sizeof(((struct frame_head *)0)->{name})" for name in names)
+    whole, parts, _, _ = ask_compiler(
+        tmp_path, [f"(long long)sizeof(struct frame_head), (long long)({sizes}), 0LL, 0LL"]
+    )[0]
+    assert whole == parts == 8
+
+
+def test_the_largest_frame_fills_a_perf_sample() -> None:
+    """perf_event_header (8 bytes), the raw data's size (4), header, record, head, frame: below 64 KiB, padded to 8."""
+    before = 8 + 4 + 16 + 8 * len(records.COUNTERS) + records.PACKET_RECORD.itemsize + 8
+    assert -(-(before + records.FRAME_MAX_BYTES) // 8) * 8 == 0xFFF8
+
+
 def test_constants_are_the_headers(values: dict[str, int]) -> None:
     ours = {
         name: value for name, value in vars(records).items() if name.startswith(PREFIXES) and isinstance(value, int)
     }
     assert ours == {name: value for name, value in values.items() if name.startswith(PREFIXES)}
     assert values["SACK_BLOCKS"] == records.SACK_BLOCKS
+    assert values["FRAME_MAX_BYTES"] == records.FRAME_MAX_BYTES
 
 
 def test_every_constant_is_one_bit_of_its_own(values: dict[str, int]) -> None:

@@ -7,9 +7,9 @@ from libc.string cimport memcpy
 
 from tcptrace.records cimport NOTE_TAG_8021AD, NOTE_TAG_ASIDE, frame_head, packet_record
 
-# Of one CPU; past that they stay in the ring, where a full one is counted.
 cdef enum:
-    FRAME_QUEUE_MAX_BYTES = 32 << 20
+    # Of one CPU.  Past that they stay in the ring, where a full one is counted; few enough for the CPU's cache.
+    FRAME_QUEUE_MAX_BYTES = 4 << 20
     # Where a VLAN tag begins, behind both MAC addresses (IEEE 802.3 section 3.2.7).
     TAG_OFFSET = 12
     TAG_BYTES = 4

@@ -17,7 +17,7 @@ from tcptrace.sources.live.ring import Ring
 # Records handed on at once: half a megabyte, so that the engine finds them in the CPU's cache.
 READ_RECORDS: Final = 4096
 # Of frames handed on at once; more than the largest one.
-READ_FRAMES_BYTES: Final = 8 << 20
+READ_FRAMES_BYTES: Final = 4 << 20
 # Of https://www.tcpdump.org/linktypes.html.
 LINK_TYPES: Final = {"ethernet": 1, "raw": 101}
 # Reading two clocks one after the other differs by less than this; a clock that is set, by more.
@@ -25,6 +25,8 @@ CLOCK_STEP_NS: Final = 1_000_000
 # All rings together; each is a power of two within these bounds unless the user says otherwise.
 RINGS_TOTAL_BYTES: Final = 128 << 20
 RING_MAX_BYTES: Final = 16 << 20
+# With frames: 30 ms of 16 Gb/s, for a reader that waits for its turn.
+FRAMES_RING_MAX_BYTES: Final = 64 << 20
 RING_MIN_BYTES: Final = 1 << 20
 
 
@@ -35,9 +37,10 @@ def online_cpus() -> list[int]:
     return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
 
 
-def default_ring_bytes(cpus: int) -> int:
-    """16 MiB a CPU, less where there are many."""
-    share = min(RING_MAX_BYTES, max(RING_MIN_BYTES, RINGS_TOTAL_BYTES // cpus))
+def default_ring_bytes(cpus: int, snaplen: int = 0) -> int:
+    """16 MiB a CPU, with frames 64, less where there are many CPUs."""
+    most = FRAMES_RING_MAX_BYTES if snaplen else RING_MAX_BYTES
+    share = min(most, max(RING_MIN_BYTES, RINGS_TOTAL_BYTES // cpus))
     return 1 << (share.bit_length() - 1)
 
 
@@ -73,7 +76,7 @@ class LiveSource:
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
         self.interfaces = [CaptureInterface(interface.name, None, LINK_TYPES[interface.link], snaplen)]
-        self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus)), time.monotonic_ns(), snaplen)
+        self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
         self._follow_clock()
         self.attached = self._attach()

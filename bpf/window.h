@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * A packet of the kernel -> the first bytes of its frame in struct frame's window.  For the BPF programs alone.
+ */
+#ifndef TCPTRACE_WINDOW_H
+#define TCPTRACE_WINDOW_H
+
+#include "parse.h"
+
+/* Bring the first bytes of the frame into the window, a VLAN tag that the NIC or kernel keeps aside put back in. */
+static __always_inline __u64 load_skb(struct __sk_buff *skb, struct frame *f, __u64 want)
+{
+	__u64 bytes = skb->len;
+
+	if (bytes > want)
+		bytes = want;
+	if (skb->vlan_present && bytes > 12) {
+		__u64 rest = bytes - 12;
+		__u16 tag[2] = { skb->vlan_proto, __builtin_bswap16(skb->vlan_tci) };
+
+		if (bpf_skb_load_bytes(skb, 0, f->window, 12) < 0)
+			return 0;
+		__builtin_memcpy(f->window + 12, tag, 4);
+		if (rest > WINDOW_BYTES - 16)
+			rest = WINDOW_BYTES - 16;
+		HIDE(rest);
+		if (rest < 1 || rest > WINDOW_BYTES - 16)
+			return 0;
+		if (bpf_skb_load_bytes(skb, 12, f->window + 16, rest) < 0)
+			return 0;
+		return rest + 16;
+	}
+	HIDE(bytes);
+	if (bytes < 1 || bytes > WINDOW_BYTES)
+		return 0;
+	if (bpf_skb_load_bytes(skb, 0, f->window, bytes) < 0)
+		return 0;
+	return bytes;
+}
+
+#ifdef HOOK_XDP
+/* Without bpf_xdp_load_bytes(), which came with 5.18: eight bytes at a time, then what is left one by one. */
+static __always_inline __u64 load_xdp(struct xdp_md *ctx, struct frame *f)
+{
+	const __u8 *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 at = 0;
+
+#pragma clang loop unroll(disable)
+	for (; at <= WINDOW_BYTES - 8; at += 8) {
+		const __u8 *from = data + at;
+
+		HIDE(from);
+		if (from + 8 > end)
+			break;
+		*(__u64 *)(f->window + at) = *(const __u64 *)from;
+	}
+#pragma clang loop unroll(disable)
+	for (; at < WINDOW_BYTES; at++) {
+		const __u8 *from = data + at;
+
+		HIDE(from);
+		if (from + 1 > end)
+			break;
+		f->window[at] = *from;
+	}
+	return at;
+}
+#endif
+
+#endif
