@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import sys
 import tempfile
 from collections import defaultdict
@@ -243,6 +244,32 @@ STRESS = (
     Connection(port=5002, request_bytes=37, response_bytes=61, exchanges=20_000),
     Connection(port=5003, request_bytes=4_000_000, response_bytes=2_000_000, mss_bytes=88, send_buffer_bytes=4608),
 )
+
+
+LATE = (
+    Connection(port=5001, request_bytes=20_345_678, response_bytes=10_234_567),
+    Connection(port=5002, request_bytes=37, response_bytes=61, exchanges=9000),
+    Connection(port=5003, request_bytes=1_234, response_bytes=4_321, exchanges=1000),
+)
+"""More than is taken out of a ring at once."""
+
+
+WAITED_FOR_S = 0.3
+"""Longer than the merge waits for a silent CPU."""
+
+
+def test_a_reader_that_comes_late() -> None:
+    """All is there and in order, although the rings are emptied by and by."""
+    with plain(IPV4) as place, Source(place, 65535) as source:
+        exchange(place.near, place.far, place.address, LATE)
+        select.select([], [], [], WAITED_FOR_S)
+        source.read()
+        source.stop()
+    assert source.captured_bytes.sum(dtype=np.int64) > 30_000_000
+    assert source.counters["records_lost"] == 0
+    assert_accounted(source)
+    assert (np.diff(source.records["time_ns"].astype(np.int64)) >= 0).all()
+    assert_own_bytes(source, 65535)
 
 
 OVERFLOW = (
