@@ -45,7 +45,10 @@ class Source(Protocol):
     def finished(self) -> bool: ...
 
     def check(self) -> str | None:
-        """At least once an interval, until there is none: the next warning.  Raises TcptraceError when there can be no more records."""
+        """At least once an interval, until there is none: the next warning.
+
+        Raises TcptraceError when there can be no more records.
+        """
         ...
 
     def fill_totals(self, totals: Totals) -> None:

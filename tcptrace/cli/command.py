@@ -79,7 +79,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("--sequence", is_flag=True, help="Draw a time-sequence diagram of each connection.")
 @click.option("--graph", is_flag=True, help="Draw throughput, RTT, bytes in flight and window over time.")
 @click.option("--ladder", is_flag=True, help="Show each connection's packets between its two ends.")
-@click.option("--connection", metavar="ID", type=click.IntRange(min=1), help="Draw this connection only (# in the table).")
+@click.option("--connection", metavar="ID", type=click.IntRange(min=1),
+              help="Draw this connection only (# in the table).")  # fmt: skip
 @click.option("--picture", metavar="FILE", help="Draw into FILE (.png, .svg, .pdf) instead of the terminal.")
 @click.option("--hook", type=click.Choice(["tc", "xdp"]), default="tc", show_default=True,
               help="Where to see incoming packets.")  # fmt: skip
@@ -92,7 +93,7 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @seconds("--closed-timeout",
          text=f"A closed connection leaves after this long.  [default: {CLOSED_TIMEOUT_S:g}; of files, never]")
 @click.option("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same.")
-@click.option("-v", "--verbose", is_flag=True, 
+@click.option("-v", "--verbose", is_flag=True,
               help="Say on stderr what is set up; tracebacks for errors; with --packets, every layer.")  # fmt: skip
 @click.option("-D", "--list-interfaces", is_flag=True, help="List the interfaces and exit.")
 @click.version_option(__version__, prog_name="tcptrace", message="%(prog)s %(version)s")

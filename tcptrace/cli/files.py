@@ -27,8 +27,8 @@ def run_files(options: Options) -> None:
     from tcptrace.engine.table import Table
     from tcptrace.model import TraceInfo
     from tcptrace.pipeline import Limits, Pipeline
-    from tcptrace.sources.live import pcap_filter
     from tcptrace.sources.capture_file.source import CaptureSource
+    from tcptrace.sources.live import pcap_filter
 
     refuse_live_options(options)
     refuse_contradictions(options)

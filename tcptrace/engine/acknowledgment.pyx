@@ -24,7 +24,7 @@ cdef uint32_t take_ack(
     if end.syn_seen and not p.flags & FLAG_SYN and (not peer.seen or not peer.syn_seen):
         end.syn_acked = True  # it goes on as if its SYN was answered, so it was, unseen
     # An earlier ACK of bytes that nobody was seen to send holds no later one back.
-    if not first and not before(end.acked, p.ack) and not before(peer.next_seq, end.acked):
+    if not first and not before(end.acked, p.ack) and not (peer.seen and before(peer.next_seq, end.acked)):
         return bits
     end.ack_seen = True
     end.acked = p.ack
