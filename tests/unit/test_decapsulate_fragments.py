@@ -31,14 +31,14 @@ MAX_DATAGRAMS, MAX_BYTES = 1024, 16 << 20
 
 
 def piece4(data: bytes, offset: int, more: bool, number: int = 1, **other: bytes | int) -> bytes:
-    """An IPv4 fragment; offset in bytes."""
+    """An IPv4 fragment; offset in bytes. The number is put where tshark does not mix it up with the protocol."""
     options = bytes(other.get("options", b""))
     fixed = struct.pack(
         "!BBHHHBBH4s4s",
         0x45 + len(options) // 4,
         0,
         20 + len(options) + len(data),
-        number,
+        number % 256 << 8 | number // 256,
         more << 13 | offset // 8,
         other.get("ttl", 61),
         other.get("protocol", 6),
@@ -93,7 +93,7 @@ def test_the_whole_datagram_has_a_header_of_its_own(decapsulate: Decapsulator) -
     first, last = (piece4(*p, options=b"\x94\x04\x00\x00") for p in cut(SEGMENT, 64))
     decapsulate(ethernet(first))
     ip = decapsulate(ethernet(last)).ip
-    assert struct.unpack("!BBHHHBB", ip[:10]) == (0x46, 0, len(ip), 1, 0, 61, 6)
+    assert struct.unpack("!BBHHHBB", ip[:10]) == (0x46, 0, len(ip), 1 << 8, 0, 61, 6)
     assert ip[20:24] == b"\x94\x04\x00\x00"
     words = struct.unpack("!12H", ip[:24])
     assert sum(words) % 0xFFFF == 0  # the checksum, RFC 1071

@@ -280,8 +280,8 @@ def test_frames_that_never_end(decapsulate: Decapsulator) -> None:
     packet = INNER4
     for _ in range(400):
         packet = outer4(packet, 4)
-    assert decapsulate(ethernet(packet)).verdict == "not_tcp"
-    assert decapsulate(ethernet(struct.pack("!I", 16 << 12 | 64) * 20_000, 0x8847)).verdict == "not_tcp"
+    assert decapsulate(ethernet(packet)).verdict == "too_deep"
+    assert decapsulate(ethernet(struct.pack("!I", 16 << 12 | 64) * 20_000, 0x8847)).verdict == "too_deep"
 
 
 # --- What a record says of them.
