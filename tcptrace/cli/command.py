@@ -73,7 +73,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
               help="Write the packets to FILE: .pcapng or .pcap, also .gz or .zst; - is stdout.")  # fmt: skip
 @click.option("--snaplen", metavar="BYTES", type=click.IntRange(1, 262_144),
               help=f"Keep this much of each packet.  [default: {SNAPLEN_BYTES}; of files, all]")  # fmt: skip
-@click.option("--rotate-size", metavar="BYTES", type=SizeType(), help="Begin a new output file after so many bytes (k, M, G).")
+@click.option("--rotate-size", metavar="BYTES", type=SizeType(),
+              help="Begin a new output file after so many bytes (k, M, G).")  # fmt: skip
 @seconds("--rotate-seconds", text="Begin a new output file after so long.", least=0.1)
 @click.option("--rotate-files", metavar="N", type=click.IntRange(min=1), help="Keep the last N output files.")
 @click.option("--sequence", is_flag=True, help="Draw a time-sequence diagram of each connection.")
