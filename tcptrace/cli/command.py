@@ -67,8 +67,11 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("--packets", is_flag=True, help="A line for every packet; with --json an event for every packet.")
 @click.option("--json", is_flag=True, help="One JSON object a line instead of a table.")
 @click.option("--sort", type=click.Choice(SORT_KEYS), default="rate", show_default=True, help="Order of the table.")
-@seconds("--interval", least=0.1,
-         text=f"Time between refreshes; of files there is one output at the end without it.  [default: {INTERVAL_S:g}]")
+@seconds(
+    "--interval",
+    least=0.1,
+    text=f"Time between refreshes; of files there is one output at the end without it.  [default: {INTERVAL_S:g}]",
+)
 @click.option("-o", "-w", "--output", metavar="FILE",
               help="Write the packets to FILE: .pcapng or .pcap, also .gz or .zst; - is stdout.")  # fmt: skip
 @click.option("--snaplen", metavar="BYTES", type=click.IntRange(1, 262_144),
@@ -89,10 +92,14 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
               help="Perf ring of each CPU: 1, 2, 4 … 1024.  [default: 16, less on many CPUs]")  # fmt: skip
 @click.option("--max-connections", type=click.IntRange(1, 10_000_000), default=MAX_CONNECTIONS, show_default=True,
               help="Connections in the table; then the least recently active one leaves.")  # fmt: skip
-@seconds("--idle-timeout",
-         text=f"A silent connection leaves after this long.  [default: {IDLE_TIMEOUT_S:g}; of files, never]")
-@seconds("--closed-timeout",
-         text=f"A closed connection leaves after this long.  [default: {CLOSED_TIMEOUT_S:g}; of files, never]")
+@seconds(
+    "--idle-timeout",
+    text=f"A silent connection leaves after this long.  [default: {IDLE_TIMEOUT_S:g}; of files, never]",
+)
+@seconds(
+    "--closed-timeout",
+    text=f"A closed connection leaves after this long.  [default: {CLOSED_TIMEOUT_S:g}; of files, never]",
+)
 @click.option("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same.")
 @click.option("-v", "--verbose", is_flag=True,
               help="Say on stderr what is set up; tracebacks for errors; with --packets, every layer.")  # fmt: skip
