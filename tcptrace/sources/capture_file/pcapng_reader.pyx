@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memset
 
-from tcptrace.records cimport DIRECTION_EGRESS, DIRECTION_INGRESS, NOTE_FIRST_SEND
+from tcptrace.records cimport DIRECTION_EGRESS, DIRECTION_INGRESS, NOTE_FIRST_SEND, NOTE_SENT_BEFORE
 
 from tcptrace.sources.capture_file.byte_stream cimport AT_END, NO_MEMORY, THERE, ByteStream
 from tcptrace.sources.capture_file.chunk cimport DIRECTION_UNKNOWN, FRAME_MAX_BYTES, Chunk, chunk, is_full
@@ -345,6 +345,6 @@ cdef class PcapngReader:
         if memcmp(p, OWN_OPTION_NAME, OWN_OPTION_NAME_BYTES) != 0 or p[OWN_OPTION_NAME_BYTES] != OWN_OPTION_VERSION:
             return
         p += OWN_OPTION_NAME_BYTES
-        frame.note = p[1] & NOTE_FIRST_SEND
+        frame.note = p[1] & (NOTE_FIRST_SEND | NOTE_SENT_BEFORE)
         frame.segments = max(load16(p + 2, self.swapped), 1)
         frame.frame_bytes = load32(p + 4, self.swapped)
