@@ -80,13 +80,14 @@ def _text(options: Options, out: TextIO) -> "Sink":
 def _drawings(options: Options, out: TextIO) -> "list[Sink]":
     sinks: list[Sink] = []
     if options.sequence or options.graph:
-        from tcptrace.sinks.drawing import Graph, Sequence
+        from tcptrace.sinks.drawing.graph import Graph
+        from tcptrace.sinks.drawing.sequence import Sequence
 
         for wanted, drawing in ((options.sequence, Sequence), (options.graph, Graph)):
             if wanted:
                 sinks.append(drawing(out, options.picture, options.connection, options.color))
     if options.ladder:
-        from tcptrace.sinks.drawing import Ladder
+        from tcptrace.sinks.drawing.ladder import Ladder
 
         sinks.append(Ladder(out, options.connection, options.color))
     return sinks
