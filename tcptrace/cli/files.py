@@ -41,7 +41,7 @@ def run_files(options: Options) -> None:
         None, None, expression, source.clock, __version__, files=options.files, interfaces=source.interfaces
     )
     try:
-        for sink in sinks:
+        for sink in reversed(sinks):  # the text last: where a file cannot be written, it has not said a word yet
             sink.open(info)
         if options.verbose:
             say(f"{', '.join(options.files)}; filter: {expression or 'none'}")

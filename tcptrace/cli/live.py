@@ -84,7 +84,7 @@ def trace(options: Options, opening: Any, expression: str | None, stop: StopRequ
         # What a sink imports may not be readable any more once privileges are dropped.
         name = source.interface.name
         info = TraceInfo(name, source.attached, expression, source.clock, __version__, interfaces=source.interfaces)
-        for sink in sinks:
+        for sink in reversed(sinks):  # the text last: where a file cannot be written, it has not said a word yet
             sink.open(info)
         user = privileges.drop()
         if options.verbose:

@@ -53,5 +53,6 @@ class Opening:
         return LiveSource(self._interface, self._guard, self._programs, ring_bytes=ring_bytes)
 
     def close(self) -> None:
-        """Whatever came of it: nothing stays attached.  May be called twice."""
+        """Whatever came of it: nothing stays attached, and stderr is not bcc's any more.  May be called twice."""
+        self._thread.join()
         self._guard.close()
