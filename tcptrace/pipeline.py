@@ -132,16 +132,8 @@ class Pipeline:
         except TcptraceError as error:
             self._broken = error
         self._finish()
-        self._raise_what_broke()
-
-    def _raise_what_broke(self) -> None:
-        """Keeps no reference to it: error, traceback and engine would be a cycle that only the collector ends."""
-        broken, self._broken = self._broken, None
-        try:
-            if broken is not None:
-                raise broken
-        finally:
-            del broken
+        if self._broken is not None:
+            raise self._broken
 
     def _interval_ns(self) -> int:
         return round((self.interval_s or 0) * 1e9)
