@@ -94,16 +94,18 @@ def tallies(segments: Iterable[Segment]) -> dict[Ports, Tally]:
 class Observer:
     """Capturing once entered; ended at the latest on leaving, whatever happens."""
 
-    def __init__(self, namespace: Namespace, interface: str) -> None:
+    def __init__(self, namespace: Namespace, interface: str, *arguments: str) -> None:
         self.namespace = namespace
         self.interface = interface
+        self.arguments = arguments
+        """More of tcpdump's own."""
         self._stack = ExitStack()
 
     def __enter__(self) -> "Observer":
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tcptrace-"))
         self.file = Path(folder, "observed.pcap")
         command = ["tcpdump", "-i", self.interface, "-Z", "root", "-nn", "-U", "-w", str(self.file)]
-        command += ["--immediate-mode", "-B", str(BUFFER_KIB), "-s", str(SNAP_BYTES)]
+        command += ["--immediate-mode", "-B", str(BUFFER_KIB), "-s", str(SNAP_BYTES), *self.arguments]
         self.process = self.namespace.popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self._stack.callback(self._kill)
         try:
