@@ -81,7 +81,9 @@ def open_capture(path: str) -> OpenedFile:
 def _open(path: str) -> int:
     if path != STDIN:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    if os.isatty(sys.__stdin__.fileno() if sys.__stdin__ else 0):
+    if sys.__stdin__ is None:  # descriptor 0 is something else by now, if anything
+        raise TcptraceError("standard input is closed")
+    if os.isatty(0):
         raise UsageError("standard input is a terminal: give a file, or pipe a capture in")
     return os.dup(0)
 
