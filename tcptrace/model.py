@@ -85,17 +85,34 @@ CLOSE_KINDS: Final = (None, "fin", "reset")
 
 DIRECTION: Final = np.dtype(
     [
+        # What every packet changes comes first, then what every ACK does: they share lines of the CPU's cache.
         ("packets", "i8"),  # wire packets: a super-packet counts its segments
         ("bytes", "i8"),  # frame bytes, link header included
         ("payload_bytes", "i8"),
-        ("packets_per_s", "f8"),  # over the last interval
-        ("bytes_per_s", "f8"),
         ("seq", "i8"),  # of the last segment; -1 before the first
         ("ack", "i8"),
         ("window", "i8"),  # as in the header, not scaled
         ("window_bytes", "i8"),  # scaled; -1 where the scale is not known
         ("window_min_bytes", "i8"),
         ("window_max_bytes", "i8"),
+        ("in_flight_bytes", "i8"),  # sent and not acknowledged, as of the last segment
+        ("in_flight_max_bytes", "i8"),
+        ("mss_bytes", "i4"),  # announced on the SYN
+        ("window_scale", "i4"),  # announced on the SYN: shift; -1 not announced or not seen
+        ("flags_seen", "u2"),
+        ("ttl", "i2"),
+        ("traffic_class", "i2"),
+        ("mac", "u1", 6),  # of who sends in this direction
+        ("mac_known", "u1"),
+        ("rtt_count", "i8"),
+        ("rtt_last_us", "f8"),
+        ("rtt_smoothed_us", "f8"),  # RFC 6298 section 2
+        ("rtt_min_us", "f8"),
+        ("rtt_max_us", "f8"),
+        ("rtt_mean_us", "f8"),
+        ("rtt_jitter_us", "f8"),  # RFC 3550 section 6.4.1, on RTT samples
+        ("packets_per_s", "f8"),  # over the last interval
+        ("bytes_per_s", "f8"),
         ("retransmissions", "i8"),  # all kinds
         ("retransmitted_bytes", "i8"),
         ("fast_retransmissions", "i8"),
@@ -117,27 +134,11 @@ DIRECTION: Final = np.dtype(
         ("ecn_ce", "i8"),  # packets whose IP header says "congestion experienced"
         ("ecn_ece", "i8"),  # packets with ECE, the SYN's not counted
         ("ecn_cwr", "i8"),  # packets with CWR, the SYN's not counted
-        ("in_flight_bytes", "i8"),  # sent and not acknowledged, as of the last segment
-        ("in_flight_max_bytes", "i8"),
-        ("rtt_count", "i8"),
-        ("rtt_last_us", "f8"),
-        ("rtt_smoothed_us", "f8"),  # RFC 6298 section 2
-        ("rtt_min_us", "f8"),
-        ("rtt_max_us", "f8"),
-        ("rtt_mean_us", "f8"),
         ("rtt_stddev_us", "f8"),  # of the samples, divisor n - 1
         ("rtt_p50_us", "f8"),
         ("rtt_p90_us", "f8"),
         ("rtt_p99_us", "f8"),
-        ("rtt_jitter_us", "f8"),  # RFC 3550 section 6.4.1, on RTT samples
         ("timestamp_hz", "f8"),  # how fast the sender's timestamp clock (RFC 7323) ticks
-        ("mss_bytes", "i4"),  # announced on the SYN
-        ("window_scale", "i4"),  # announced on the SYN: shift; -1 not announced or not seen
-        ("flags_seen", "u2"),
-        ("ttl", "i2"),
-        ("traffic_class", "i2"),
-        ("mac", "u1", 6),  # of who sends in this direction
-        ("mac_known", "u1"),
     ],
     align=True,
 )
@@ -145,16 +146,11 @@ DIRECTION: Final = np.dtype(
 
 CONNECTION: Final = np.dtype(
     [
+        # What every packet needs comes first: it shares lines of the CPU's cache.
         ("id", "u8"),  # counts up from 1 in order of appearance
-        ("start_ns", "i8"),  # the trace's clock; Clock.wall_ns makes it UTC
         ("last_ns", "i8"),
-        ("handshake_rtt_us", "f8"),  # SYN to the ACK of the SYN-ACK, neither sent twice
-        ("initial_rtt_us", "f8"),  # the last SYN to the first segment with ACK and without SYN: Wireshark's initial_rtt
-        ("half_closed_us", "f8"),  # from the first FIN to the other end's, or to now
-        ("sent", DIRECTION),
-        ("received", DIRECTION),
-        ("recent", PACKET_BRIEF, RECENT_PACKETS),  # a ring; recent_total % 5 is the oldest once full
         ("recent_total", "u8"),
+        ("initial_rtt_us", "f8"),  # the last SYN to the first segment with ACK and without SYN: Wireshark's initial_rtt
         ("src_addr", "u1", 16),  # network order, IPv4 as ::ffff:a.b.c.d
         ("dst_addr", "u1", 16),
         ("src_port", "u2"),
@@ -173,6 +169,12 @@ CONNECTION: Final = np.dtype(
         ("end_reason", "u1"),  # index into END_REASONS
         ("in_use", "u1"),  # 0: an empty row of the table
         ("changed", "u1"),  # 1: a packet since the last interval
+        ("start_ns", "i8"),  # the trace's clock; Clock.wall_ns makes it UTC
+        ("handshake_rtt_us", "f8"),  # SYN to the ACK of the SYN-ACK, neither sent twice
+        ("half_closed_us", "f8"),  # from the first FIN to the other end's, or to now
+        ("sent", DIRECTION),
+        ("received", DIRECTION),
+        ("recent", PACKET_BRIEF, RECENT_PACKETS),  # a ring; recent_total % 5 is the oldest once full
     ],
     align=True,
 )

@@ -1,5 +1,5 @@
 # What the next records will need is fetched into the CPU's cache while the ones before them are analysed: of many
-# connections nothing else is there (half of the time for 100,000 of them goes into waiting for memory otherwise).
+# connections nothing else is there.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from tcptrace.engine.flow_index cimport flow_index, hash_of
@@ -29,6 +29,32 @@ cdef inline int32_t row_at(const flow_index *index, uint64_t hash) noexcept nogi
     cdef uint64_t slot = index.slots[hash & index.mask]
     return <int32_t>(<uint32_t>slot - 1) if slot >> 32 == hash >> 32 else -1
 
+cdef inline void fetch_lines(const void *start, int bytes) noexcept nogil:
+    cdef int at = 0
+    while at < bytes:
+        prefetch(<const uint8_t *>start + at)
+        at += CACHE_LINE
+
+cdef inline void fetch_row(const connection *c) noexcept nogil:
+    """What a usual packet needs of its connection, about half of it."""
+    fetch_lines(c, 2 * CACHE_LINE)
+    fetch_lines(&c.row.sent, 3 * CACHE_LINE)
+    fetch_lines(&c.row.received, 3 * CACHE_LINE)
+    fetch_lines(&c.ends[0], 3 * CACHE_LINE)
+    fetch_lines(&c.ends[1], 3 * CACHE_LINE)
+    prefetch(&c.newer)
+
+cdef inline void fetch_details(const connection *rows, const connection *c, const segment_pool *pool) noexcept nogil:
+    """What it points to: neighbours by activity, segments that wait for an ACK."""
+    cdef int x
+    if c.newer >= 0:
+        prefetch(&rows[c.newer].newer)
+    if c.older >= 0:
+        prefetch(&rows[c.older].newer)
+    for x in range(2):
+        if c.ends[x].unacked_first >= 0:
+            prefetch(&pool.items[c.ends[x].unacked_first])
+
 cdef inline uint64_t look_ahead(
     lookahead *ahead, const flow_index *index, connection *rows, const segment_pool *pool,
     const packet_record *records, int64_t at, int64_t count, bint fetch
@@ -36,8 +62,6 @@ cdef inline uint64_t look_ahead(
     """The hash of record `at`; what those after it need is on its way."""
     cdef uint64_t hash = ahead.hashes[at % HASHES]
     cdef int32_t row
-    cdef const uint8_t *line
-    cdef int x
     if at + HASHES < count:
         ahead.hashes[at % HASHES] = hash_of(index, records + at + HASHES)
         prefetch(&index.slots[ahead.hashes[at % HASHES] & index.mask])
@@ -46,18 +70,11 @@ cdef inline uint64_t look_ahead(
     if at + ROWS < count:
         row = row_at(index, ahead.hashes[(at + ROWS) % HASHES])
         if row >= 0:
-            line = <const uint8_t *>&rows[row]
-            while line < <const uint8_t *>&rows[row + 1]:
-                prefetch(line)
-                line += CACHE_LINE
+            fetch_row(&rows[row])
     if at + DETAILS < count:
         row = row_at(index, ahead.hashes[(at + DETAILS) % HASHES])
         if row >= 0:
-            for x in range(2):
-                if rows[row].ends[x].unacked_first >= 0:
-                    prefetch(&pool.items[rows[row].ends[x].unacked_first])
-                if rows[row].ends[x].rtts.counts != NULL:  # the next sample will be near the last one
-                    prefetch(&rows[row].ends[x].rtts.counts[rows[row].ends[x].rtts.latest - rows[row].ends[x].rtts.first])
+            fetch_details(rows, &rows[row], pool)
     return hash
 
 cdef inline void begin_lookahead(

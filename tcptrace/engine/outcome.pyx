@@ -3,7 +3,7 @@
 from libc.math cimport NAN, sqrt
 from libc.stdint cimport int64_t, uint32_t
 
-from tcptrace.engine.percentiles cimport at_rank, histogram
+from tcptrace.engine.percentiles cimport at_rank, histogram, settle, settle
 from tcptrace.engine.rows cimport connection, direction_row, endpoint, row_of
 
 from tcptrace import model
@@ -86,6 +86,7 @@ cdef void tell_rtt(direction_row *d, endpoint *end) noexcept nogil:
     d.rtt_p50_us = d.rtt_p90_us = d.rtt_p99_us = NAN
     if d.rtt_count == 0 or end.rtts.total != d.rtt_count:
         return
+    settle(&end.rtts)
     d.rtt_p50_us = (ranked(d, &end.rtts, (d.rtt_count - 1) // 2) + ranked(d, &end.rtts, d.rtt_count // 2)) / 2
     d.rtt_p90_us = ranked(d, &end.rtts, rank_of(90, d.rtt_count))
     d.rtt_p99_us = ranked(d, &end.rtts, rank_of(99, d.rtt_count))

@@ -5,7 +5,7 @@ cdef struct histogram:
     uint32_t *counts        # `span` of them; NULL before the first sample
     int32_t first           # the bucket that counts[0] is of
     int32_t span            # buckets there are
-    int32_t latest          # the bucket of the last sample
+    int32_t waiting         # 1 + the bucket of the last sample, which is not in `counts` yet; 0: none
     int64_t total
 
 # The memory that all histograms together take, and may take.
@@ -16,4 +16,5 @@ cdef struct histogram_memory:
 
 cdef void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) noexcept nogil
 cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept nogil
+cdef void settle(histogram *of) noexcept nogil
 cdef double at_rank(const histogram *of, int64_t rank) noexcept nogil

@@ -17,6 +17,7 @@ cdef int32_t GROUP = 32
 
 cdef extern from *:
     int leading_zeros "__builtin_clzll" (unsigned long long value) nogil
+    void prefetch "__builtin_prefetch" (const void *p) nogil
 
 
 cdef inline int32_t bucket_of(uint64_t value) noexcept nogil:
@@ -66,9 +67,17 @@ cdef void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) 
     if (to.counts == NULL or bucket < to.first or bucket >= to.first + to.span) and not grow(memory, to, bucket):
         memory.dropped += 1
         return
-    to.counts[bucket - to.first] += 1
-    to.latest = bucket
+    prefetch(&to.counts[bucket - to.first])
+    settle(to)
+    to.waiting = bucket + 1
     to.total += 1
+
+
+cdef void settle(histogram *of) noexcept nogil:
+    """Count what waits: each sample does until the next one, so that nobody waits for its bucket's memory."""
+    if of.waiting:
+        of.counts[of.waiting - 1 - of.first] += 1
+        of.waiting = 0
 
 
 cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept nogil:
@@ -80,7 +89,7 @@ cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept no
 
 
 cdef double at_rank(const histogram *of, int64_t rank) noexcept nogil:
-    """The value that `rank` others come before, in ns; rank < total."""
+    """The value that `rank` others come before, in ns; rank < total, and nothing waits."""
     cdef int32_t i
     for i in range(of.span):
         rank -= of.counts[i]

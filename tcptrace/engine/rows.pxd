@@ -21,14 +21,30 @@ cdef struct direction_row:
     int64_t packets
     int64_t bytes
     int64_t payload_bytes
-    double packets_per_s
-    double bytes_per_s
     int64_t seq
     int64_t ack
     int64_t window
     int64_t window_bytes
     int64_t window_min_bytes
     int64_t window_max_bytes
+    int64_t in_flight_bytes
+    int64_t in_flight_max_bytes
+    int32_t mss_bytes
+    int32_t window_scale
+    uint16_t flags_seen
+    int16_t ttl
+    int16_t traffic_class
+    uint8_t mac[6]
+    uint8_t mac_known
+    int64_t rtt_count
+    double rtt_last_us
+    double rtt_smoothed_us
+    double rtt_min_us
+    double rtt_max_us
+    double rtt_mean_us
+    double rtt_jitter_us
+    double packets_per_s
+    double bytes_per_s
     int64_t retransmissions
     int64_t retransmitted_bytes
     int64_t fast_retransmissions
@@ -50,39 +66,17 @@ cdef struct direction_row:
     int64_t ecn_ce
     int64_t ecn_ece
     int64_t ecn_cwr
-    int64_t in_flight_bytes
-    int64_t in_flight_max_bytes
-    int64_t rtt_count
-    double rtt_last_us
-    double rtt_smoothed_us
-    double rtt_min_us
-    double rtt_max_us
-    double rtt_mean_us
     double rtt_stddev_us
     double rtt_p50_us
     double rtt_p90_us
     double rtt_p99_us
-    double rtt_jitter_us
     double timestamp_hz
-    int32_t mss_bytes
-    int32_t window_scale
-    uint16_t flags_seen
-    int16_t ttl
-    int16_t traffic_class
-    uint8_t mac[6]
-    uint8_t mac_known
 
 cdef struct connection_row:
     uint64_t id
-    int64_t start_ns
     int64_t last_ns
-    double handshake_rtt_us
-    double initial_rtt_us
-    double half_closed_us
-    direction_row sent
-    direction_row received
-    packet_brief recent[RECENT_PACKETS]
     uint64_t recent_total
+    double initial_rtt_us
     uint8_t src_addr[16]
     uint8_t dst_addr[16]
     uint16_t src_port
@@ -101,6 +95,12 @@ cdef struct connection_row:
     uint8_t end_reason
     uint8_t in_use
     uint8_t changed
+    int64_t start_ns
+    double handshake_rtt_us
+    double half_closed_us
+    direction_row sent
+    direction_row received
+    packet_brief recent[RECENT_PACKETS]
 
 # model.FINDING: what one record came to.
 cdef struct finding:
@@ -116,22 +116,19 @@ cdef struct endpoint:
     uint32_t next_seq       # after the highest byte seen; valid with seen
     uint32_t acked          # the highest acknowledgment it sent; valid with ack_seen
     uint32_t last_ack       # the acknowledgment of its last segment
+    uint32_t contiguous     # the end of what was seen without a gap, or acknowledged; valid with seen
     uint32_t duplicate_acks  # in a row, up to now
     uint32_t last_found     # what its last segment was found to be
     uint32_t sacked_bytes   # that its last acknowledgment reported beyond `acked`
-    int64_t next_ns         # when next_seq last moved
-    int64_t last_ns         # of its last segment
-    int64_t resent_ns       # something was sent again just before
-    int64_t overtaken_ns    # bytes came that higher ones had overtaken
     int32_t unacked_first   # its segments the peer has not acknowledged yet, oldest first (engine.segments)
     int32_t unacked_last
     int32_t unacked_count
     int32_t holes           # ranges below next_seq that were never seen
     int32_t hole_count
-    uint32_t contiguous     # the end of what was seen without a gap, or acknowledged; valid with seen
-    uint32_t initial_seq    # of its SYN; valid with syn_seen
-    uint32_t base_seq       # what its SYN had, or must have had; valid with base_known
-    uint32_t fin_seq        # of its FIN; valid with fin_seen
+    int64_t next_ns         # when next_seq last moved
+    int64_t last_ns         # of its last segment
+    int64_t resent_ns       # something was sent again just before
+    int64_t overtaken_ns    # bytes came that higher ones had overtaken
     uint16_t last_window    # as in the header
     uint8_t syn_count       # how often its SYN was seen, up to 255
     uint8_t seen
@@ -148,16 +145,19 @@ cdef struct endpoint:
     uint8_t probing         # its last byte went into a shut window and is not in next_seq
     uint8_t last_was_syn    # the window of its last segment is not scaled
     uint8_t timestamps      # first_ts and last_ts are valid
+    uint32_t last_ts
+    int64_t last_ts_ns
+    histogram rtts
+    double rtt_squares      # sum of squared distances from the mean (Welford), us^2
+    uint32_t initial_seq    # of its SYN; valid with syn_seen
+    uint32_t base_seq       # what its SYN had, or must have had; valid with base_known
+    uint32_t fin_seq        # of its FIN; valid with fin_seen
     int64_t syn_ns          # time of its first SYN
     int64_t fin_ns          # time of its first FIN
     int64_t first_ts_ns     # its timestamp clock (RFC 7323), first and last reading
-    int64_t last_ts_ns
     uint32_t first_ts
-    uint32_t last_ts
     int64_t previous_packets  # at the last interval
     int64_t previous_bytes
-    double rtt_squares      # sum of squared distances from the mean (Welford), us^2
-    histogram rtts
     int64_t percentiles_of  # rtt_count when the percentiles were last worked out
 
 cdef struct connection:
