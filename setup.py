@@ -12,9 +12,9 @@ extensions = [
     Extension(
         ".".join(source.with_suffix("").parts),
         [str(source)],
-        # The headers that the kernel's programs are made of, and those of the module's own folder.
-        include_dirs=["bpf", str(source.parent)],
-        depends=sorted(map(str, [*Path("bpf").glob("*.h"), *source.parent.glob("*.h")])),
+        # The headers that the kernel's programs are made of, and those that capture files need besides.
+        include_dirs=["bpf", "tcptrace/sources/capture_file"],
+        depends=sorted(map(str, [*Path("bpf").glob("*.h"), *Path("tcptrace").rglob("*.h")])),
         extra_compile_args=["-O3"],
     )
     for source in sorted(Path("tcptrace").rglob("*.pyx"))

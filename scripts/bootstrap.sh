@@ -52,6 +52,8 @@ package() { # MANAGER THING
     apt-get:pcap) echo libpcap0.8 ;; # where it is called libpcap0.8t64, that one provides this name
     apt-get:services) echo netbase ;;
     apt-get:iproute) echo iproute2 ;;
+    apt-get:capinfos) echo tshark wireshark-common ;;
+    apt-get:xz) echo xz-utils ;;
 
     dnf:venv) echo python3-libs ;;
     dnf:headers) echo python3-devel ;;
@@ -61,6 +63,7 @@ package() { # MANAGER THING
     dnf:services) echo setup ;;
     dnf:iproute) echo iproute iproute-tc ;;
     dnf:procps) echo procps-ng ;;
+    dnf:tshark | dnf:capinfos) echo wireshark-cli ;;
 
     pacman:venv | pacman:headers) echo python ;;
     pacman:libc) echo glibc ;;
@@ -69,6 +72,7 @@ package() { # MANAGER THING
     pacman:services) echo iana-etc ;;
     pacman:iproute) echo iproute2 ;;
     pacman:procps) echo procps-ng ;;
+    pacman:tshark | pacman:capinfos) echo wireshark-cli ;;
 
     zypper:venv) echo python3 ;;
     zypper:headers) echo python3-devel ;;
@@ -169,7 +173,7 @@ test)
     stamp test
     ;;
 test-tools)
-    install_system iproute procps ethtool tcpdump
+    install_system iproute procps ethtool tcpdump tshark capinfos xz zstd
     ;;
 *) die "usage: scripts/bootstrap.sh run | test | test-tools" ;;
 esac

@@ -45,7 +45,10 @@ class Source(Protocol):
     def finished(self) -> bool: ...
 
     def check(self) -> str | None:
-        """At least once an interval, until there is none: the next warning.  Raises TcptraceError when there can be no more records."""
+        """At least once an interval, until there is none: the next warning.
+
+        Raises TcptraceError when there can be no more records.
+        """
         ...
 
     def fill_totals(self, totals: Totals) -> None:
@@ -110,6 +113,7 @@ class Pipeline:
     _packet_sinks: list[Sink] = field(default_factory=list, init=False)
     _shown: bool = field(default=False, init=False)
     _due_ns: int = field(default=0, init=False)
+    _last_ns: int = field(default=0, init=False)  # of the last record taken
     _broken: TcptraceError | None = field(default=None, init=False)
 
     def run(self) -> None:
@@ -180,6 +184,7 @@ class Pipeline:
         if not len(part):
             return
         self._packets += int(part["segments"].sum(dtype=np.int64))
+        self._last_ns = int(part["time_ns"][-1])
         findings = np.empty(len(part), FINDING) if self._packet_sinks else None
         taken = 0
         while taken < len(part):
@@ -243,9 +248,19 @@ class Pipeline:
         self._attempt(self.source.stop)
         self._attempt(self._take_rest)
         self.at_end()
-        view = self._view(self.source.complete_ns())
+        view = self._view(self._complete_ns())
         for sink in self.sinks:
             self._attempt(lambda: sink.close(view))  # noqa: B023, called at once
+
+    def _complete_ns(self) -> int:
+        """Up to when the trace goes: of files not beyond the limit that ended it, however far they have been read."""
+        complete_ns = self.source.complete_ns()
+        if not self.source.is_recorded:
+            return complete_ns
+        if self.limits.packets is not None and self._packets >= self.limits.packets:
+            return max(self._last_ns, self.source.start_ns)
+        end_ns = self._end_ns()
+        return complete_ns if end_ns is None else min(complete_ns, end_ns)
 
     def _take_rest(self) -> None:
         while not self.source.finished:

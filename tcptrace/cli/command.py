@@ -15,25 +15,29 @@ from tcptrace.sinks.sort_keys import SORT_KEYS
 RING_SIZES_MIB: Final = [str(1 << power) for power in range(11)]
 # One letter after a number of bytes.
 SIZE_UNITS: Final = {"k": 10**3, "m": 10**6, "g": 10**9}
+# An exabyte: more than any disk, and an int64 holds it.
+SIZE_MAX: Final = 10**18
 # Thirty years: in nanoseconds it still fits 64 bits.
 SECONDS_MAX: Final = 1e9
 
 
-class SizeType(click.ParamType):
-    """A number of bytes, with k, M or G for powers of 1000."""
+def size(*names: str, text: str) -> Callable[[Any], Any]:
+    """An option that takes a number of bytes, with k, M or G for powers of 1000."""
 
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value).strip().lower().removesuffix("b")
-        unit = SIZE_UNITS.get(text[-1:], 1)
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+        if value is None:
+            return None
+        number = value.strip().lower().removesuffix("b")
+        unit = SIZE_UNITS.get(number[-1:], 1)
         try:
-            size = float(text[:-1] if unit > 1 else text) * unit
+            size_bytes = float(number[:-1] if unit > 1 else number) * unit
         except ValueError:
-            size = math.nan
-        if not 1 <= size <= 1e18:  # nan is neither
-            self.fail(f"{value!r} is not a size such as 500k, 100M or 2G", param, ctx)
-        return round(size)
+            size_bytes = math.nan
+        if not 1 <= size_bytes <= SIZE_MAX:  # nan is neither
+            raise click.BadParameter(f"{value!r} is not a size such as 500k, 100M or 2G", ctx, param)
+        return round(size_bytes)
+
+    return click.option(*names, metavar="BYTES", callback=check, help=text)
 
 
 def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
@@ -67,19 +71,23 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("--packets", is_flag=True, help="A line for every packet; with --json an event for every packet.")
 @click.option("--json", is_flag=True, help="One JSON object a line instead of a table.")
 @click.option("--sort", type=click.Choice(SORT_KEYS), default="rate", show_default=True, help="Order of the table.")
-@seconds("--interval", least=0.1,
-         text=f"Time between refreshes; of files there is one output at the end without it.  [default: {INTERVAL_S:g}]")
+@seconds(
+    "--interval",
+    least=0.1,
+    text=f"Time between refreshes; of files there is one output at the end without it.  [default: {INTERVAL_S:g}]",
+)
 @click.option("-o", "-w", "--output", metavar="FILE",
               help="Write the packets to FILE: .pcapng or .pcap, also .gz or .zst; - is stdout.")  # fmt: skip
 @click.option("--snaplen", metavar="BYTES", type=click.IntRange(1, 262_144),
               help=f"Keep this much of each packet.  [default: {SNAPLEN_BYTES}; of files, all]")  # fmt: skip
-@click.option("--rotate-size", metavar="BYTES", type=SizeType(), help="Begin a new output file after so many bytes (k, M, G).")
+@size("--rotate-size", text="Begin a new output file after so many bytes (k, M, G).")
 @seconds("--rotate-seconds", text="Begin a new output file after so long.", least=0.1)
 @click.option("--rotate-files", metavar="N", type=click.IntRange(min=1), help="Keep the last N output files.")
 @click.option("--sequence", is_flag=True, help="Draw a time-sequence diagram of each connection.")
 @click.option("--graph", is_flag=True, help="Draw throughput, RTT, bytes in flight and window over time.")
 @click.option("--ladder", is_flag=True, help="Show each connection's packets between its two ends.")
-@click.option("--connection", metavar="ID", type=click.IntRange(min=1), help="Draw this connection only (# in the table).")
+@click.option("--connection", metavar="ID", type=click.IntRange(min=1),
+              help="Draw this connection only (# in the table).")  # fmt: skip
 @click.option("--picture", metavar="FILE", help="Draw into FILE (.png, .svg, .pdf) instead of the terminal.")
 @click.option("--hook", type=click.Choice(["tc", "xdp"]), default="tc", show_default=True,
               help="Where to see incoming packets.")  # fmt: skip
@@ -87,12 +95,16 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
               help="Perf ring of each CPU: 1, 2, 4 … 1024.  [default: 16, less on many CPUs]")  # fmt: skip
 @click.option("--max-connections", type=click.IntRange(1, 10_000_000), default=MAX_CONNECTIONS, show_default=True,
               help="Connections in the table; then the least recently active one leaves.")  # fmt: skip
-@seconds("--idle-timeout",
-         text=f"A silent connection leaves after this long.  [default: {IDLE_TIMEOUT_S:g}; of files, never]")
-@seconds("--closed-timeout",
-         text=f"A closed connection leaves after this long.  [default: {CLOSED_TIMEOUT_S:g}; of files, never]")
+@seconds(
+    "--idle-timeout",
+    text=f"A silent connection leaves after this long.  [default: {IDLE_TIMEOUT_S:g}; of files, never]",
+)
+@seconds(
+    "--closed-timeout",
+    text=f"A closed connection leaves after this long.  [default: {CLOSED_TIMEOUT_S:g}; of files, never]",
+)
 @click.option("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same.")
-@click.option("-v", "--verbose", is_flag=True, 
+@click.option("-v", "--verbose", is_flag=True,
               help="Say on stderr what is set up; tracebacks for errors; with --packets, every layer.")  # fmt: skip
 @click.option("-D", "--list-interfaces", is_flag=True, help="List the interfaces and exit.")
 @click.version_option(__version__, prog_name="tcptrace", message="%(prog)s %(version)s")

@@ -27,14 +27,14 @@ def run_files(options: Options) -> None:
     from tcptrace.engine.table import Table
     from tcptrace.model import TraceInfo
     from tcptrace.pipeline import Limits, Pipeline
-    from tcptrace.sources.live import pcap_filter
     from tcptrace.sources.capture_file.source import CaptureSource
+    from tcptrace.sources.live import pcap_filter
 
     refuse_live_options(options)
     refuse_contradictions(options)
     expression = pcap_filter.combine(all_filter_words(options), options.ports, options.hosts)
-    stop = StopRequest()
     source = CaptureSource(options.files, expression, keep_frames=options.wants_frames)
+    stop = StopRequest()  # until here, where the first packet may be long in coming, Ctrl-C just ends the program
     sinks = make_sinks(options, FileAccess())
     bar = ProgressBar(source)
     info = TraceInfo(

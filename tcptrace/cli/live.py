@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 def run_live(options: Options) -> None:
     """Trace an interface until it is over.  Raises TcptraceError and its kinds."""
-    from tcptrace.sources.live import pcap_filter
     from tcptrace.sources.live import interface as interfaces
-    from tcptrace.sources.live import privileges
+    from tcptrace.sources.live import pcap_filter, privileges
 
     refuse_contradictions(options)
     if options.interface and " " in options.interface:

@@ -83,9 +83,11 @@ def _drawings(options: Options, out: TextIO) -> "list[Sink]":
         from tcptrace.sinks.drawing.graph import Graph
         from tcptrace.sinks.drawing.sequence import Sequence
 
+        # Which pictures there are is said beside JSON or a capture, not in them.
+        said_on = sys.stderr if options.json or options.output == "-" else out
         for wanted, drawing in ((options.sequence, Sequence), (options.graph, Graph)):
             if wanted:
-                sinks.append(drawing(out, options.picture, options.connection, options.color))
+                sinks.append(drawing(said_on, options.picture, options.connection, options.color))
     if options.ladder:
         from tcptrace.sinks.drawing.ladder import Ladder
 

@@ -24,7 +24,7 @@ cdef uint32_t take_ack(
     if end.syn_seen and not p.flags & FLAG_SYN and (not peer.seen or not peer.syn_seen):
         end.syn_acked = True  # it goes on as if its SYN was answered, so it was, unseen
     # An earlier ACK of bytes that nobody was seen to send holds no later one back.
-    if not first and not before(end.acked, p.ack) and not before(peer.next_seq, end.acked):
+    if not first and not before(end.acked, p.ack) and not (peer.seen and before(peer.next_seq, end.acked)):
         return bits
     end.ack_seen = True
     end.acked = p.ack
@@ -127,5 +127,9 @@ cdef void note_initial_rtt(connection *c, int x, const packet_record *p) noexcep
     """Wireshark's: from the last SYN to the first segment that acknowledges and is no SYN, whoever sends it."""
     if c.row.initial_rtt_us > 0 or p.flags & (FLAG_SYN | FLAG_ACK) != FLAG_ACK:
         return
-    if not (p.flags & FLAG_RST and x == c.syn_from):  # giving up is no answer
-        c.row.initial_rtt_us = (<int64_t>p.time_ns - c.recent_syn_ns) / 1000.0
+    if p.flags & FLAG_RST and x == c.syn_from:
+        return  # giving up is no answer
+    if <int64_t>p.time_ns < c.recent_syn_ns:  # the capture's clock was set back
+        c.syn_without_ack = False
+        return
+    c.row.initial_rtt_us = (<int64_t>p.time_ns - c.recent_syn_ns) / 1000.0

@@ -44,9 +44,8 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
     cdef endpoint *peer = &c.ends[1 - x]
     if p.flags & FLAG_SYN and end.base_known and p.seq != end.base_seq:
         found.analysis |= PORT_REUSE  # a SYN-ACK of another connection; a SYN has begun a new one
+        end.base_seq = p.seq
     learn_base(end, peer, p)
-    if c.syn_without_ack:
-        note_initial_rtt(c, x, p)
     if p.flags & FLAG_RST:
         take_reset(c, x, p)
         if p.flags & FLAG_ACK:
@@ -58,7 +57,7 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
         found.analysis |= compare_with_last(c, x, p)
         found.analysis |= take_range(&shared.segments, c, x, p, found)
         if found.analysis & ZERO_WINDOW_PROBE:
-            found.analysis &= ~<uint32_t>ZERO_WINDOW
+            found.analysis &= ~<uint32_t>(ZERO_WINDOW | WINDOW_FULL)
         if p.flags & FLAG_ACK:
             if p.options & OPTION_SACK:
                 found.analysis |= take_sack(end, d, p)
@@ -69,6 +68,8 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
             take_fin(c, x, p)
         take_window(c, end, d, p)
         end.seen = True
+    if c.syn_without_ack:
+        note_initial_rtt(c, x, p)
     count_ecn(d, p)
     if p.options & OPTION_TIMESTAMPS:
         take_timestamp(end, p)

@@ -40,6 +40,8 @@ cdef uint32_t take_range(
             end.next_seq = p.seq
             bits = LOCAL_DROP
         elif is_keep_alive(end, peer, p):
+            if p.seq == end.contiguous:
+                end.contiguous = end.next_seq
             return KEEP_ALIVE
         elif before(end.next_seq, p.seq):
             bits = PREVIOUS_NOT_CAPTURED

@@ -3,6 +3,7 @@
 record -> flow_index (which connection) -> analysis (what it says) -> row
 """
 
+cimport cython
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -79,6 +80,7 @@ def _check_layout():
 _check_layout()
 
 
+@cython.no_gc_clear  # __dealloc__ walks the rows: the collector may not free their memory before
 cdef class Table:
     """Connections of one trace.
 

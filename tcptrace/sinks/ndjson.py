@@ -20,7 +20,7 @@ BATCH_LINES: Final = 512
 """Lines made, written and flushed at a time: bounds the memory that a large table takes."""
 
 _COUNTER_NAMES: Final = {name: "fragments" if name == "fragment" else name for name in COUNTERS}
-_FILE_COUNTERS: Final = ("snapped", "unsupported_link", "cut_off")
+_FILE_COUNTERS: Final = ("snapped", "unsupported_link", "time_out_of_range", "without_time", "cut_off")
 """What only the reader of capture files counts."""
 _TRACE_END: Final = "trace_end"
 

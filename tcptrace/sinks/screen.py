@@ -132,7 +132,8 @@ def _file_trouble(totals: Totals) -> list[Part]:
     counters = totals.counters
     amounts = _not_kept(totals)
     amounts |= {name.replace("_", " "): counters[name] for name in ("unsupported_link", "cut_off") if name in counters}
-    return _weighed(amounts, {"snapped": counters.get("snapped", 0)})
+    doubtful = ("snapped", "time_out_of_range", "without_time")
+    return _weighed(amounts, {name.replace("_", " "): counters.get(name, 0) for name in doubtful})
 
 
 def _not_kept(totals: Totals) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Public captures: connection by connection the numbers of tshark, and of Ostermann's tcptrace where tshark has no rule."""
+"""Public captures: connection by connection the numbers of tshark."""
 
 from functools import cache
 
@@ -28,7 +28,7 @@ MORE_FLAGS = {
 }
 # What is left of the medians, and why: docs/definitions.md, "Round-trip times".
 STREAMS_DIFFER = {
-    "suricata-verify/bug-6875-01.fuzz.pcap": "tshark takes the damaged file for another kind of pcap, with longer headers",
+    "suricata-verify/bug-6875-01.fuzz.pcap": "tshark takes the damaged file for a pcap with longer headers",
 }
 RTT_DIFFERS = {
     "bro/handshake-reorder.trace:0": "the SYN came after its SYN-ACK: tshark drops the sample of the SYN-ACK",

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcptrace.model import Clock
-from tcptrace.records import DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, NOTE_FIRST_SEND, CaptureInterface
+from tcptrace.records import (
+    DIRECTION_EGRESS,
+    DIRECTION_INGRESS,
+    DIRECTION_UNKNOWN,
+    NOTE_FIRST_SEND,
+    NOTE_SENT_BEFORE,
+    CaptureInterface,
+)
 
 from ..unit.capture_writing import HandView, Packet, decode, decode_pcap, file_info, live_info, uncompressed, write
 
@@ -50,7 +57,7 @@ def options_of(packet: Packet) -> dict[int, list[bytes]]:
         options[2] = [struct.pack("<I", 1 if packet.direction == DIRECTION_INGRESS else 2)]
     original = len(packet.data) if packet.original_bytes is None else packet.original_bytes
     frame = original if packet.frame_bytes is None else packet.frame_bytes
-    note = packet.note & NOTE_FIRST_SEND
+    note = packet.note & (NOTE_FIRST_SEND | NOTE_SENT_BEFORE)
     if packet.segments > 1 or note or frame != original:
         value = struct.pack("<BBHI", 1, note, packet.segments, frame)
         options[2989] = [struct.pack("<I", 32_473) + b"tcptrace" + value]

@@ -15,7 +15,7 @@ import pytest
 from tcptrace.records import FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN
 
 from .stacks import Segment, conversation
-from .wireshark import TSHARK, Opinion, Verdict, ask_engine, ask_tshark
+from .wireshark import FLAGS, TSHARK, Opinion, Verdict, ask_engine, ask_tshark
 
 COUNT = int(os.environ.get("TCPTRACE_CONVERSATIONS", "600"))
 SEED = int(os.environ.get("TCPTRACE_SEED", "0"))
@@ -354,3 +354,5 @@ def test_tshark_says_the_same(first: int, tmp_path: Path) -> None:
         wrong += [f"seed {seed}, {line}" for line in compare_initial_times(segments, tshark, engine)]
     print(explained)
     assert not wrong, "\n".join(wrong)
+    met = Counter(name for tshark in theirs for verdict in tshark.verdicts for name in verdict.flags)
+    assert len(seeds) < 500 or min(met[name] for name in FLAGS.values()) >= 10, met

@@ -203,7 +203,7 @@ class Judge:
         (folder / "filters.c").write_text(text)
         # A random program may well set a register for nothing.
         flags = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-but-set-variable", "-Wno-unused-function"]
-        flags += ["-O1", "-shared", "-fPIC", f"-I{headers()}"]
+        flags += ["-DIN_KERNEL", "-O1", "-shared", "-fPIC", f"-I{headers()}"]
         subprocess.run([compiler, *flags, "-o", folder / "filters.so", folder / "filters.c"], check=True)
         self._compiled = ctypes.CDLL(str(folder / "filters.so"))
         self._compiled.verdict.argtypes = [

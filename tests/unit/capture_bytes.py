@@ -134,7 +134,8 @@ def read_all(*paths: Path | str, expression: str | None = None, keep_frames: boo
             interfaces += [int(i) for i in frames.interfaces]
     totals = Totals()
     source.fill_totals(totals)
-    return Reading(source, np.concatenate(records), kept, interfaces, totals, source.check())
+    warnings = "\n".join(iter(source.check, None))
+    return Reading(source, np.concatenate(records), kept, interfaces, totals, warnings or None)
 
 
 def given(folder: Path, data: bytes, name: str = "a.pcap") -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tcptrace.engine.table import Table
-from tcptrace.model import ANALYSIS, STATES, Rows
+from tcptrace.model import ANALYSIS, FINDING, STATES, Rows
 from tcptrace.records import (
     DIRECTION_UNKNOWN,
     FLAG_ACK,
@@ -167,6 +167,12 @@ class Conversation:
         """The one connection that the engine makes of it."""
         return only_row(table_of(self))
 
+    def row_told(self) -> np.void:
+        """The same at the end of an interval, when what no packet needs is worked out."""
+        table = table_of(self)
+        table.refresh(self.now_ns)
+        return only_row(table)
+
     def findings(self) -> list[set[str]]:
         """What the engine finds about each segment (model.ANALYSIS)."""
         table = new_table()
@@ -175,6 +181,15 @@ class Conversation:
             feed(table, record.reshape(1))
             found.append(last_finding(table))
         return found
+
+    def all_findings(self) -> np.ndarray:
+        """model.FINDING of each segment."""
+        found = np.zeros(len(self.packets), FINDING)
+        assert new_table().process(self.records, found) == len(found)
+        return found
+
+    def duplicate_ack_numbers(self) -> list[int]:
+        return self.all_findings()["duplicate_ack_number"].tolist()
 
     def states(self) -> list[tuple[str | None, str | None]]:
         """The states of src and dst after each segment."""

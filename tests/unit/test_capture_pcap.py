@@ -107,7 +107,7 @@ def test_a_frame_longer_than_it_was_is_read_as_far_as_it_is_there(tmp_path: Path
 
 def test_snapped_headers_are_counted(tmp_path: Path) -> None:
     data = frame(1, b"x" * 1000)
-    snapped = [struct.pack("<IIII", START_S, 0, count, len(data)) + data[:count] for count in (13, 33, 53, 54, 500)]
+    snapped = [struct.pack("<IIII", START_S, 0, count, len(data)) + data[:count] for count in (13, 33, 36, 54, 500)]
     reading = read_all(given(tmp_path, pcap([]) + b"".join(snapped)))
     assert reading.counted == {"frames": 5, "snapped": 3, "tcp": 2, "records": 2}
     assert reading.records["payload_bytes"].tolist() == [1000, 1000]

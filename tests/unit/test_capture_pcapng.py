@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tcptrace.errors import TcptraceError
-from tcptrace.records import NOTE_ETHERNET, NOTE_FIRST_SEND, CaptureInterface
+from tcptrace.records import NOTE_ETHERNET, NOTE_FIRST_SEND, NOTE_SENT_BEFORE, CaptureInterface
 
 from .capture_bytes import (
     ETHERNET,
@@ -157,7 +157,7 @@ def test_our_own_option(tmp_path: Path, order: str) -> None:
     assert records["segments"].tolist() == [3, 1, 1, 1, 1, 1, 65535]
     assert records["frame_bytes"].tolist() == [4242, 2**32 - 1, usual, usual, usual, usual, 4242]
     first_send = NOTE_ETHERNET | NOTE_FIRST_SEND
-    assert records["note"].tolist() == [first_send, first_send, *[NOTE_ETHERNET] * 4, first_send]
+    assert records["note"].tolist() == [first_send, first_send | NOTE_SENT_BEFORE, *[NOTE_ETHERNET] * 4, first_send]
     assert records["direction"].tolist() == [2] * 6 + [1]
 
 

@@ -286,13 +286,14 @@ def test_time_goes_on_with_frames_that_are_no_tcp(tmp_path: Path) -> None:
 
 def test_nothing_comes_after_stop(tmp_path: Path) -> None:
     source = CaptureSource([str(given(tmp_path, pcap(numbered(50_000))))], None, keep_frames=False)
-    assert len(source.read(5)) == 4096
+    first = len(source.read(5))
+    assert 0 < first <= 4096
     source.stop()
     assert source.finished
     assert len(source.read(0)) == 0
     totals = Totals()
     source.fill_totals(totals)
-    assert 4096 <= totals.counters["frames"] < 20_000
+    assert first <= totals.counters["frames"] < 20_000
     assert source.cpu_ns() > 0
 
 
@@ -367,3 +368,20 @@ def test_raw_ip_is_filtered_as_if_it_had_an_ethernet_header(tmp_path: Path) -> N
     path = given(tmp_path, pcap([(START_S, n, ipv4(segment(n))) for n in range(9)], link_type=RAW_IP))
     assert read_all(path, expression="tcp[4:4] > 5 and port 443").seqs == [6, 7, 8]
     assert read_all(path, expression="ether src 00:00:00:00:00:00").seqs == list(range(9))
+
+
+# --- Nothing is left open
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"nonsense", gzip.compress(b"nonsense"), gzip.compress(b"")[:9], pcap([]) + b"\0"]
+)
+def test_a_file_that_is_refused_is_closed(tmp_path: Path, data: bytes) -> None:
+    path = given(tmp_path, data)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(5):
+        with pytest.raises(TcptraceError):
+            read_all(path)
+    with pytest.raises(UsageError):
+        read_all(given(tmp_path, pcap([], link_type=RAW_IP)), expression="vlan")
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 1

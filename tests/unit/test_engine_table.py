@@ -144,9 +144,13 @@ def test_what_is_not_known_says_so() -> None:
     unknown = ("seq", "ack", "window", "window_bytes", "window_min_bytes", "window_max_bytes", "mss_bytes")
     assert counts(row, "received", *unknown, "window_scale", "ttl", "traffic_class") == (-1,) * 10
     rtts = [name for name in row["sent"].dtype.names if name.startswith("rtt_") and name != "rtt_count"]
-    assert len(rtts) == 6
+    assert len(rtts) == 10
     assert all(np.isnan(row[direction][name]) for name in rtts for direction in ("sent", "received"))
-    assert np.isnan(row["handshake_rtt_us"])
+    assert np.isnan([row["handshake_rtt_us"], row["initial_rtt_us"], row["half_closed_us"]]).all()
+    assert np.isnan(row["sent"]["timestamp_hz"])
+    for direction in ("sent", "received"):
+        assert counts(row, direction, "in_flight_bytes", "in_flight_max_bytes") == (-1, -1)
+    assert row["closed_by"] == row["close_kind"] == row["port_reuse"] == 0
     assert row["sent"]["ack"] == -1
     assert row["vlan_id"] == -1
     assert row["end_reason"] == row["near_end"] == 0

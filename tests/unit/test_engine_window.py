@@ -55,13 +55,37 @@ def test_largest_window() -> None:
     assert talk.row()["sent"]["window_bytes"] == 65_535 << 14
 
 
-@pytest.mark.parametrize("missing", ["syn", "syn_ack", "both"])
+def test_syn_ack_with_a_scale_says_that_the_syn_had_one() -> None:
+    """It was not known before without both SYNs.  Now the server's is; which one the client offered is not."""
+    talk = Conversation()
+    talk.client.unseen(1)
+    talk.server.syn_ack(scale=7)
+    talk.client.ack()
+    talk.server.ack()
+    row = talk.row()
+    assert counts(row, "sent", "window", "window_bytes", "window_scale") == (1_000, -1, -1)
+    assert counts(row, "received", "window", "window_bytes", "window_scale") == (1_000, 128_000, 7)
+
+
+@pytest.mark.parametrize("seen", ["client", "server"])
+def test_one_syn_without_a_scale_rules_it_out(seen: str) -> None:
+    talk = Conversation()
+    if seen == "client":
+        talk.client.syn()
+        talk.server.unseen(1)
+    else:
+        talk.client.unseen(1)
+        talk.server.syn_ack()
+    talk.client.ack()
+    talk.server.ack()
+    for direction in ("sent", "received"):
+        assert counts(talk.row(), direction, "window_bytes", "window_scale") == (1_000, -1)
+
+
+@pytest.mark.parametrize("missing", ["syn_ack", "both"])
 def test_not_known_without_both_syns(missing: str) -> None:
     talk = Conversation()
-    if missing == "syn":
-        talk.client.unseen(1)
-        talk.server.syn_ack(scale=7)
-    elif missing == "syn_ack":
+    if missing == "syn_ack":
         talk.client.syn(scale=7)
         talk.server.unseen(1)
     talk.client.ack()

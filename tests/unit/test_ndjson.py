@@ -409,6 +409,8 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         "malformed_tcp": None,
         "snapped": None,
         "unsupported_link": None,
+        "time_out_of_range": None,
+        "without_time": None,
         "cut_off": None,
         "files": None,
         "duration_s": 5.0,
@@ -418,9 +420,10 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
 
 def test_the_summary_of_files_counts_what_only_files_have(file_info: TraceInfo, make_view: Any) -> None:
     run = Run(file_info)
-    run.sink.close(make_view(totals=Totals(counters={"snapped": 17, "unsupported_link": 23, "cut_off": 2})))
+    counters = {"snapped": 17, "unsupported_link": 23, "time_out_of_range": 5, "without_time": 7, "cut_off": 2}
+    run.sink.close(make_view(totals=Totals(counters=counters)))
     (event,) = run.take()
-    assert [event[name] for name in ("snapped", "unsupported_link", "cut_off")] == [17, 23, 2]
+    assert {name: event[name] for name in counters} == counters
     assert (event["records_lost"], event["interface"], event["files"]) == (None, None, ["/captures/trace.pcapng"])
 
 

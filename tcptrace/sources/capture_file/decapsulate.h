@@ -15,12 +15,12 @@
 #define STEPS_MAX 256
 
 /* The state of one source: IP fragments that wait for others. 0 without memory. */
-static struct decapsulator *decapsulator_new(void)
+static inline struct decapsulator *decapsulator_new(void)
 {
 	return calloc(1, sizeof(struct decapsulator));
 }
 
-static void decapsulator_free(struct decapsulator *d)
+static inline void decapsulator_free(struct decapsulator *d)
 {
 	while (d->oldest)
 		forget_datagram(d, d->oldest);
@@ -78,10 +78,10 @@ static __always_inline int step(struct walk *w, int layer)
  *
  * The verdict is enum counter's, PARSE_NEED_MORE where the snap length cut the headers, or PARSE_UNSUPPORTED_LINK.
  * With COUNT_TCP `r` is filled but for time_ns, direction, segments and frame_bytes, and so is `where`, which stays
- * good until the next call.
+ * good until the next call.  COUNT_TOO_DEEP says that there were more than STEPS_MAX layers.
  */
-static int parse_captured(struct decapsulator *d, const __u8 *bytes, __u32 captured, __u32 original, __u32 link_type,
-			  __u64 time_ns, struct packet_record *r, struct carried *where)
+static inline int parse_captured(struct decapsulator *d, const __u8 *bytes, __u32 captured, __u32 original,
+				 __u32 link_type, __u64 time_ns, struct packet_record *r, struct carried *where)
 {
 	struct walk w = {
 		.at = bytes,
@@ -103,7 +103,7 @@ static int parse_captured(struct decapsulator *d, const __u8 *bytes, __u32 captu
 	layer = step_link(&w, link_type);
 	for (steps = 0; steps < STEPS_MAX && layer > PARSE_UNSUPPORTED_LINK; steps++)
 		layer = step(&w, layer);
-	return layer > PARSE_UNSUPPORTED_LINK ? COUNT_NOT_TCP : layer;
+	return layer > PARSE_UNSUPPORTED_LINK ? COUNT_TOO_DEEP : layer;
 }
 
 #endif

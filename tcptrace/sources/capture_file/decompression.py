@@ -102,16 +102,26 @@ class _Zstd:
 
         self._input = io.BufferedReader(raw, PIECE_BYTES)
         self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX_BYTES)
+        self._error_kind = zstandard.ZstdError
+        self._damage: Exception | None = None
         self._frame: Any = None
         self._rest = b""
 
     def read1(self, size: int, /) -> bytes:
+        if self._damage is not None:
+            raise self._damage
         pieces: list[bytes] = []
         left = size
         while left > 0 and (data := self._rest or self._input.read(_ZSTD_STEP_BYTES)):
             if self._frame is None:
                 self._frame = self._context.decompressobj()
-            pieces.append(self._frame.decompress(data))
+            try:
+                pieces.append(self._frame.decompress(data))
+            except self._error_kind as error:
+                if not any(pieces):
+                    raise
+                self._damage = error  # what came before it is good
+                break
             left -= len(pieces[-1])
             self._rest = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:

@@ -7,6 +7,7 @@
 
 /* IEEE 802.3 section 3.2.6: up to here it is a length; from 0x600 on an ethertype. */
 #define LENGTH_MAX 1500
+#define FRAME_CHECK_BYTES 4
 /* Wireshark's limit; service providers stack two or three. */
 #define VLAN_TAGS_MAX 20
 #define LLC_UNNUMBERED_INFORMATION 0x03
@@ -56,6 +57,14 @@ static __always_inline int length_or_type(struct walk *w, __u32 field)
 	return LAYER_ETHERTYPE;
 }
 
+/* A frame of which the last 4 bytes are its checksum, behind `bytes` of another header. */
+static int checked_frame(struct walk *w, __u32 bytes)
+{
+	if (w->original >= bytes + ETHERNET_HEADER_BYTES + FRAME_CHECK_BYTES)
+		end_after(w, w->original - FRAME_CHECK_BYTES);
+	return skip_to(w, bytes, LAYER_ETHERNET);
+}
+
 /* Cisco's trunks: a frame with a header of 26 bytes and a checksum around it, known by its address. */
 static int step_isl(struct walk *w, const __u8 *p)
 {
@@ -67,16 +76,7 @@ static int step_isl(struct walk *w, const __u8 *p)
 		end_after(w, 14 + length);
 		w->original = 14 + length;
 	}
-	return skip_to(w, 26, LAYER_ETHERNET);
-}
-
-/* Cisco FabricPath: a second Ethernet header in front, a checksum behind. */
-static int step_fabricpath(struct walk *w, __u32 header_bytes)
-{
-	if (w->original < header_bytes + 4)
-		return COUNT_MALFORMED_LINK;
-	end_after(w, w->original - 4);
-	return skip_to(w, header_bytes, LAYER_ETHERNET);
+	return checked_frame(w, 26);
 }
 
 /* IEEE 802.3 section 3.1.1; the addresses kept are the outermost. */
@@ -96,11 +96,11 @@ static __always_inline int step_ethernet(struct walk *w)
 	}
 	if (field <= LENGTH_MAX && (p[0] == 0x01 || p[0] == 0x0c) && p[1] == 0 && p[2] == 0x0c && p[3] == 0 && p[4] == 0)
 		return step_isl(w, p);
-	if (field == ETHERTYPE_FABRICPATH)
-		return step_fabricpath(w, 16);
+	if (field == ETHERTYPE_FABRICPATH) /* a second Ethernet header in front, a checksum behind */
+		return checked_frame(w, 16);
 	if ((field == ETHERTYPE_8021Q || field == ETHERTYPE_8021AD) && ahead(w, 18) &&
 	    load_be16(p + 16) == ETHERTYPE_FABRICPATH)
-		return step_fabricpath(w, 20);
+		return checked_frame(w, 20);
 	pass(w, ETHERNET_HEADER_BYTES);
 	return length_or_type(w, field);
 }
@@ -157,7 +157,9 @@ static int step_snap(struct walk *w, __u32 padding)
 	type = load_be16(p + 3);
 	if (oui == OUI_ETHERNET || oui == OUI_CISCO_90)
 		return skip_to_type(w, SNAP_BYTES, type);
-	if (oui == OUI_BRIDGED && (type == BRIDGED_ETHERNET || type == BRIDGED_ETHERNET_FCS))
+	if (oui == OUI_BRIDGED && type == BRIDGED_ETHERNET_FCS)
+		return checked_frame(w, SNAP_BYTES + padding);
+	if (oui == OUI_BRIDGED && type == BRIDGED_ETHERNET)
 		return skip_to(w, SNAP_BYTES + padding, LAYER_ETHERNET);
 	return COUNT_NOT_TCP;
 }

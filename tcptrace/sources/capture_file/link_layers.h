@@ -52,6 +52,7 @@ enum link_type {
 #define ARPHRD_NETLINK 824
 #define NFLOG_PACKET_HEADER 1
 #define NFLOG_PAYLOAD 9
+#define PKTAP_PACKET 1
 #define ARCNET_IP_1051 240
 #define ARCNET_IP_1201 212
 #define ARCNET_IPV6 196
@@ -224,7 +225,7 @@ static int step_typed(struct walk *w, __u32 bytes, __u32 at)
 	return skip_to_type(w, bytes, load_be16(p + at));
 }
 
-/* Headers that name the link type of what follows: the type, or PARSE_UNSUPPORTED_LINK. */
+/* Headers that name the link type of what follows: that type, or their own where they are no such header. */
 static __u32 pass_link_header(struct walk *w, __u32 link_type)
 {
 	const __u8 *p = ahead(w, 12);
@@ -234,7 +235,7 @@ static __u32 pass_link_header(struct walk *w, __u32 link_type)
 		return link_type;
 	bytes = link_type == LINKTYPE_PPI ? load_le16(p + 2) : load_le32(p);
 	inner = link_type == LINKTYPE_PPI ? load_le32(p + 4) : load_le32(p + 8);
-	if (bytes < 8 || !ahead(w, bytes))
+	if (bytes < 8 || !ahead(w, bytes) || (link_type == LINKTYPE_PKTAP && load_le32(p + 4) != PKTAP_PACKET))
 		return link_type;
 	pass(w, bytes);
 	return inner;

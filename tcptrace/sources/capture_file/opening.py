@@ -69,44 +69,46 @@ def open_capture(path: str) -> OpenedFile:
     """
     name = "standard input" if path == STDIN else path
     try:
-        fd = _open(path)
+        return _opened(name, _open(path))
     except PermissionError as error:
         raise NotPermittedError(f"{name}: {error.strerror}") from None
     except OSError as error:
-        raise TcptraceError(f"{name}: {error.strerror}") from None
-    try:
-        return _opened(name, fd)
-    except BaseException as error:
-        os.close(fd)
-        if isinstance(error, OSError):
-            raise TcptraceError(f"{name}: {error.strerror or error}") from None
-        raise
+        raise TcptraceError(f"{name}: {error.strerror or error}") from None
+    except DamagedError as error:
+        raise TcptraceError(f"{name}: {error}") from None
 
 
 def _open(path: str) -> int:
     if path != STDIN:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    if os.isatty(sys.__stdin__.fileno() if sys.__stdin__ else 0):
+    if sys.__stdin__ is None:  # descriptor 0 is something else by now, if anything
+        raise TcptraceError("standard input is closed")
+    if os.isatty(0):
         raise UsageError("standard input is a terminal: give a file, or pipe a capture in")
     return os.dup(0)
 
 
 def _opened(name: str, fd: int) -> OpenedFile:
-    status = os.fstat(fd)
-    total_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
-    head = _read_head(fd)
-    compression = compression_of(head)
-    if compression is None and total_bytes is not None:
-        pcap = _check(name, head)
-        os.lseek(fd, -len(head), os.SEEK_CUR)
-        return OpenedFile(name, fd, pcap, None, total_bytes)
+    try:
+        status = os.fstat(fd)
+        total_bytes = status.st_size if stat.S_ISREG(status.st_mode) else None
+        head = _read_head(fd)
+        compression = compression_of(head)
+        if compression is None and total_bytes is not None:
+            pcap = _check(name, head)
+            os.lseek(fd, -len(head), os.SEEK_CUR)
+            return OpenedFile(name, fd, pcap, None, total_bytes)
+    except BaseException:
+        os.close(fd)
+        raise
     source = Compressed(fd, head, compression)
     try:
         feeder = Feeder(source)
         pcap = _check(name, feeder.head(HEAD_BYTES))
-    except DamagedError as error:
-        raise TcptraceError(f"{name}: {error}") from None
-    return OpenedFile(name, feeder.start(), pcap, feeder, total_bytes)
+        return OpenedFile(name, feeder.start(), pcap, feeder, total_bytes)
+    except BaseException:
+        source.close()
+        raise
 
 
 def _read_head(fd: int) -> bytes:

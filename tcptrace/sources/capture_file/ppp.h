@@ -6,10 +6,12 @@
 #include "ethernet.h"
 
 #define HDLC_ADDRESS_ALL 0xff
+#define HDLC_UNNUMBERED 3
 #define HDLC_UNNUMBERED_INFORMATION 0x03
 #define CISCO_UNICAST 0x0f
 #define CISCO_MULTICAST 0x8f
 #define PPP_MULTILINK_BOTH 0xc0 /* first fragment and last */
+#define PPP_BRIDGE_CHECKED 0x80
 #define PPP_BRIDGE_CONTROL 0x10
 #define PPP_BRIDGE_PADDING 0x0f
 
@@ -55,7 +57,7 @@ static int step_ppp_bridged(struct walk *w)
 	if (w->original < (p[0] & PPP_BRIDGE_PADDING))
 		return COUNT_MALFORMED_LINK;
 	end_after(w, w->original - (p[0] & PPP_BRIDGE_PADDING));
-	return LAYER_ETHERNET;
+	return p[0] & PPP_BRIDGE_CHECKED ? checked_frame(w, 0) : LAYER_ETHERNET;
 }
 
 /* RFC 1661 section 2: an odd first byte is the whole protocol field (section 6.5). */
@@ -92,19 +94,28 @@ static int step_ppp(struct walk *w)
 	return COUNT_NOT_TCP;
 }
 
-/* What follows a Cisco HDLC header or a Frame Relay address, in ethertypes. */
-static int cisco_next(struct walk *w, __u32 type)
+/* What follows a Cisco HDLC header or a Frame Relay address, in ethertypes; 0 if nothing that leads to IP. */
+static int cisco_layer(__u32 type)
 {
 	switch (type) {
 	case ETHERTYPE_IPV4:
+		return LAYER_IPV4;
 	case ETHERTYPE_IPV6:
+		return LAYER_IPV6;
 	case ETHERTYPE_MPLS:
 	case ETHERTYPE_MPLS_MULTICAST:
+		return LAYER_MPLS;
 	case ETHERTYPE_BRIDGED:
-		w->protocol = type;
-		return LAYER_ETHERTYPE;
+		return LAYER_ETHERNET;
 	}
-	return COUNT_NOT_TCP;
+	return 0;
+}
+
+static int cisco_next(__u32 type)
+{
+	int next = cisco_layer(type);
+
+	return next ? next : COUNT_NOT_TCP;
 }
 
 /* RFC 1547 section 4.3.1: address, 0, ethertype. */
@@ -115,7 +126,7 @@ static int step_cisco_hdlc(struct walk *w)
 	if (!p)
 		return cut_short(w, 4, COUNT_MALFORMED_LINK);
 	pass(w, 4);
-	return cisco_next(w, load_be16(p + 2));
+	return cisco_next(load_be16(p + 2));
 }
 
 /* RFC 1662: address and control may be left out. */
@@ -155,11 +166,12 @@ static int step_network_layer_id(struct walk *w)
 	return COUNT_NOT_TCP;
 }
 
-/* Q.922 section 3.2: an address of 2 to 4 bytes, its last one odd; then RFC 2427 or Cisco's ethertype. */
+/* Q.922 section 3.2: an address of 2 to 4 bytes, its last one odd; then Cisco's ethertype or RFC 2427's control field. */
 static int step_frame_relay(struct walk *w)
 {
 	const __u8 *p;
 	__u32 bytes = 0;
+	int next;
 
 	do {
 		bytes++;
@@ -168,12 +180,12 @@ static int step_frame_relay(struct walk *w)
 			return cut_short(w, bytes + 2, COUNT_MALFORMED_LINK);
 	} while (!(p[bytes - 1] & 1));
 	pass(w, bytes);
-	if (p[bytes] == HDLC_UNNUMBERED_INFORMATION) {
-		pass(w, 1);
-		return step_network_layer_id(w);
-	}
-	pass(w, 2);
-	return cisco_next(w, load_be16(p + bytes));
+	p += bytes;
+	next = p[0] == HDLC_UNNUMBERED_INFORMATION ? 0 : cisco_layer(load_be16(p));
+	if (next)
+		return skip_to(w, 2, next);
+	pass(w, p[0] % 4 == HDLC_UNNUMBERED ? 1 : 2);
+	return step_network_layer_id(w);
 }
 
 #endif

@@ -1,5 +1,6 @@
 """One capture file, read ahead by a thread of its own into chunks that take turns."""
 
+import os
 import queue
 import signal
 import threading
@@ -72,7 +73,11 @@ class Reading:
 
     def _open_pcap(self, head: PcapHead) -> PcapReader:
         interface = CaptureInterface(None, None, head.link_type, head.snaplen)
-        index, program = self._add_interface(0, interface)
+        try:
+            index, program = self._add_interface(0, interface)
+        except BaseException:
+            os.close(self._file.fd)
+            raise
         try:
             reader = PcapReader(
                 self._file.fd,

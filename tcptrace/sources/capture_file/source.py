@@ -79,8 +79,8 @@ class CaptureSource:
         return self._now_ns
 
     def complete_ns(self) -> int:
-        """The same: what comes next in the files is later, as far as they are in order."""
-        return self._now_ns
+        """The same, or start_ns: what comes next in the files is later, as far as they are in order."""
+        return max(self._now_ns, self.start_ns)
 
     def read(self, timeout_s: float) -> npt.NDArray[Any]:
         """The next records, possibly none after `timeout_s` (a slow stream); valid until the next call."""

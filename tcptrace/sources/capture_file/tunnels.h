@@ -90,7 +90,7 @@ static int gre_next(struct walk *w, __u32 flags, __u32 protocol)
 		if (!p)
 			return cut_short(w, 8, COUNT_NOT_TCP);
 		pass(w, 8);
-		return cisco_next(w, load_be16(p));
+		return cisco_next(load_be16(p));
 	case GRE_WCCP: /* version 2 has 4 bytes of its own */
 		p = ahead(w, 1);
 		return skip_to(w, p && *p >> 4 != 4 ? 4 : 0, LAYER_IPV4);

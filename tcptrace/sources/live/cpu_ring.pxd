@@ -50,6 +50,7 @@ cdef struct cpu_ring:
     frame_queue frames     # of the pending records, where frames are asked for
     uint64_t complete_ns   # everything up to here has been handed over
     bint resting           # it went idle then
+    bint behind            # the ring holds more than was taken out
     uint64_t lost_samples  # PERF_RECORD_LOST
     uint64_t counters[16]
 
@@ -130,7 +131,7 @@ cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t 
     return 0
 
 cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
-    """Everything in the ring goes to the pending records."""
+    """What is in the ring goes to the pending records, as far as there is room for it."""
     cdef uint64_t head = data_head(ring.page)
     cdef perf_event_header *event
     cdef uint32_t bytes
@@ -150,4 +151,5 @@ cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
             copy_out(ring, ring.tail + sizeof(perf_event_header), lost, sizeof(lost))
             ring.lost_samples += lost[1]
         ring.tail += event.size
+    ring.behind = ring.tail < head
     set_data_tail(ring.page, ring.tail)

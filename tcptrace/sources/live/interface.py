@@ -198,6 +198,8 @@ def _proc_lines(file: str) -> list[str]:
 
 def _not_found(name: str, error: OSError) -> TcptraceError:
     if error.errno in (errno.ENODEV, errno.ENXIO, errno.ENAMETOOLONG, errno.EINVAL):
+        if os.path.isfile(name):
+            return TcptraceError(f"no such interface: {name}; that file is read with: tcptrace -f {name}")
         return TcptraceError(f"no such interface: {name} ({_known_names()})")
     return TcptraceError(f"cannot look up interface {name}: {error.strerror}")
 

@@ -140,7 +140,7 @@ cdef class Ring:
         cdef int index
         for index in range(self.ring_count):
             ring = &self.rings[index]
-            at = now_ns - (RESTING_NS if ring.resting else STALL_NS)
+            at = 0 if ring.behind else now_ns - (RESTING_NS if ring.resting else STALL_NS)
             lowest = min(lowest, max(ring.complete_ns, at))
         return lowest
 

@@ -1,0 +1,199 @@
+"""Percentiles against numpy, memory in the face of hostile round-trip times, and what must not change any result."""
+
+import random
+import resource
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tcptrace.engine.table import Table
+from tcptrace.model import FINDING
+from tcptrace.records import FLAG_ACK, PACKET_RECORD
+
+from ..unit.conversation import Conversation, live_rows, new_table, plain, raw_address
+from .stacks import conversation
+from .wireshark import merge, records_of
+
+ACCURACY = 0.004
+LONGEST_NS = 10**15
+
+round_trips = st.one_of(
+    st.lists(st.integers(0, LONGEST_NS), min_size=1, max_size=150),
+    st.lists(st.integers(0, 1_000), min_size=1, max_size=150),
+    st.lists(st.integers(10_000_000, 11_000_000), min_size=1, max_size=150),
+    st.lists(st.sampled_from([0, 1, 127, 128, 255, 256, 2**32 - 1, 2**32, LONGEST_NS]), min_size=1, max_size=150),
+)
+
+
+def measured(round_trips_ns: list[int]) -> Conversation:
+    talk = Conversation(step_us=0)
+    for rtt_ns in round_trips_ns:
+        talk.client.data(100)
+        talk.now_ns += rtt_ns
+        talk.server.ack()
+    return talk
+
+
+def ranked(values: np.ndarray, percent: int) -> float:
+    """The smallest that as many percent are not above."""
+    return float(np.sort(values)[(len(values) * percent + 99) // 100 - 1])
+
+
+@settings(max_examples=200)
+@given(round_trips_ns=round_trips)
+def test_percentiles_are_numpys(round_trips_ns: list[int]) -> None:
+    sent = measured(round_trips_ns).row_told()["sent"]
+    values_us = np.array(round_trips_ns) / 1_000
+    assert sent["rtt_count"] == len(values_us)
+    assert sent["rtt_p50_us"] == pytest.approx(np.median(values_us), rel=ACCURACY, abs=1e-9)
+    assert sent["rtt_p90_us"] == pytest.approx(ranked(values_us, 90), rel=ACCURACY, abs=1e-9)
+    assert sent["rtt_p99_us"] == pytest.approx(ranked(values_us, 99), rel=ACCURACY, abs=1e-9)
+    assert sent["rtt_min_us"] <= sent["rtt_p50_us"] <= sent["rtt_p90_us"] <= sent["rtt_p99_us"] <= sent["rtt_max_us"]
+    assert sent["rtt_mean_us"] == pytest.approx(np.mean(values_us), rel=1e-9, abs=1e-9)
+    if len(values_us) > 1:
+        spread = np.std(values_us, ddof=1)
+        assert sent["rtt_stddev_us"] == pytest.approx(spread, rel=1e-6, abs=1e-9 * np.max(values_us) + 1e-9)
+
+
+# --- Memory.
+
+
+def longest_and_shortest(connections: int, first_port: int, start_ns: int) -> np.ndarray:
+    """Two samples of what the client sends: 1 ns, and eleven days."""
+    times = [0, 1, 2, 2 + LONGEST_NS]
+    records = np.zeros((len(times), connections), PACKET_RECORD)
+    for place, (row, after_ns) in enumerate(zip(records, times, strict=True)):
+        here, there = ("src", "dst") if place % 2 == 0 else ("dst", "src")
+        row["time_ns"] = start_ns + after_ns
+        row[f"{here}_addr"], row[f"{there}_addr"] = raw_address("10.0.0.1"), raw_address("10.0.0.2")
+        row[f"{here}_port"], row[f"{there}_port"] = first_port + np.arange(connections), 443
+        # A hole before the second segment.
+        row["seq"] = (100, 0, 300, 0)[place]
+        row["ack"] = (0, 200, 0, 400)[place]
+        row["payload_bytes"] = 100 if place % 2 == 0 else 0
+        row["flags"] = FLAG_ACK
+    records["segments"], records["frame_bytes"], records["ip_version"] = 1, 154, 4
+    return records.reshape(-1)
+
+
+def test_memory_of_percentiles_is_bounded() -> None:
+    """Each histogram as wide as it can be: 64 MiB hold a few thousand; of the others the percentiles are not known."""
+    count = 10_000
+    table = new_table(max_connections=2 * count, idle_s=1)
+    records = longest_and_shortest(count, 1_000, 10**12)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert table.process(records) == len(records)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    table.refresh(2 * LONGEST_NS)
+    rows = live_rows(table)["sent"]
+    assert (rows["rtt_count"] == 2).all()
+    assert (rows["rtt_max_us"] == LONGEST_NS / 1_000).all()
+    known = ~np.isnan(rows["rtt_p50_us"])
+    assert 1_000 < known.sum() < count
+    assert table.totals().rtt_percentiles_dropped == count - known.sum()
+    assert (rows["rtt_p50_us"][known] == (LONGEST_NS + 1) / 2_000).all()
+    assert not np.isnan(rows["rtt_stddev_us"]).any()
+
+    # All leave; their memory serves the next ones.
+    while not table.expire(4 * LONGEST_NS):
+        table.take_ended()
+    table.take_ended()
+    few = longest_and_shortest(1_000, 1_000, 5 * LONGEST_NS)
+    assert table.process(few) == len(few)
+    table.refresh(9 * LONGEST_NS)
+    assert not np.isnan(live_rows(table)["sent"]["rtt_p50_us"]).any()
+    assert table.totals().rtt_percentiles_dropped == count - known.sum()
+
+
+def test_holes_of_one_connection_are_bounded() -> None:
+    """100,000 segments with a hole before each of them; then as many that come late, in any order."""
+    count = 100_000
+    records = np.zeros(2 * count, PACKET_RECORD)
+    records["time_ns"] = 10**9 + np.arange(2 * count) * 100
+    records["src_addr"], records["dst_addr"] = raw_address("10.0.0.1"), raw_address("10.0.0.2")
+    records["src_port"], records["dst_port"] = 40_000, 443
+    records["seq"][:count] = np.arange(count) * 10
+    records["seq"][count:] = np.random.default_rng(1).permutation(count) * 10 + 4
+    records["payload_bytes"] = 2
+    records["flags"], records["segments"], records["frame_bytes"], records["ip_version"] = FLAG_ACK, 1, 56, 4
+    table = new_table()
+    assert table.process(records) == len(records)
+    sent = live_rows(table)[0]["sent"]
+    assert sent["gaps"] == count  # none before the first segment, but the last of the late ones begins past the end
+    assert sent["retransmissions"] + sent["out_of_order"] == count - 1
+    assert table.totals().rtt_samples_dropped > 0
+
+
+# --- What changes no result.
+
+
+def several(seed: int) -> np.ndarray:
+    return records_of(merge([conversation(seed + number, wild=0.5) for number in range(4)]))
+
+
+def taken_in(records: np.ndarray, sizes: list[int], findings: bool, rows: int = 1_000) -> tuple[list[str], bytes]:
+    """All rows as text, and the findings."""
+    table = Table(rows, 10**12, 10**12, 0, 1)
+    found = np.zeros(len(records), FINDING)
+    ended, at = [], 0
+    for size in [*sizes, len(records)]:
+        stop = min(at + size, len(records))
+        while at < stop:
+            at += table.process(records[at:stop], found[at:stop] if findings else None)
+            ended.append(table.take_ended())
+    table.refresh(2**61)
+    texts = [plain(np.concatenate(ended)) if ended else "", plain(live_rows(table))]
+    return texts, found.tobytes() if findings else b""
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), sizes=st.lists(st.integers(0, 40), max_size=20))
+def test_batches_and_findings_change_nothing(seed: int, sizes: list[int]) -> None:
+    records = several(seed)
+    rows, found = taken_in(records, [], findings=True)
+    assert taken_in(records, sizes, findings=True) == (rows, found)
+    assert taken_in(records, [1] * len(records), findings=True) == (rows, found)
+    assert taken_in(records, sizes, findings=False)[0] == rows
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32))
+def test_findings_add_up_to_the_counts(seed: int) -> None:
+    """Each segment's bits, counted per direction of each connection."""
+    records = several(seed)
+    table = new_table()
+    found = np.zeros(len(records), FINDING)
+    dice = random.Random(seed)
+    ended, at = [], 0
+    while at < len(records):
+        stop = at + dice.randint(1, 30)
+        at += table.process(records[at:stop], found[at:stop])
+        ended.append(table.take_ended())
+    rows = np.concatenate([*ended, live_rows(table)])
+    for bit, name in COUNTED.items():
+        for received, direction in enumerate(("sent", "received")):
+            for row in rows:
+                mine = (found["connection_id"] == row["id"]) & (found["received"] == received)
+                assert (found["analysis"][mine] >> bit & 1).sum() == row[direction][name], name
+
+
+COUNTED = {
+    0: "retransmissions",
+    1: "fast_retransmissions",
+    2: "spurious_retransmissions",
+    3: "out_of_order",
+    4: "gaps",
+    5: "duplicate_acks",
+    6: "acked_unseen_segments",
+    7: "window_updates",
+    8: "windows_full",
+    9: "zero_windows",
+    10: "zero_window_probes",
+    11: "zero_window_probe_acks",
+    12: "keep_alives",
+    13: "keep_alive_acks",
+    15: "duplicate_sacks",
+}
+"""Bit of model.ANALYSIS and the count of it, for segments that are no super-packets."""
