@@ -13,7 +13,7 @@ from typing import Any
 COMMAND = Path(sys.executable).with_name("tcptrace")
 # Fifty times what these tests' captures need, and far below what a loop without end would take.
 CPU_S = 15
-# numpy, an empty connection table and two threads need 200 MiB; what a file promises or unpacks to must not come on top.
+# numpy, threads and an empty connection table need 200 MiB; what a file promises or unpacks to must not come on top.
 MEMORY_BYTES = 512 << 20
 # Of the tester, these would change what is printed.
 LEFT_OUT = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "PYTHONUNBUFFERED")
