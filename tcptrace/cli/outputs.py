@@ -1,5 +1,6 @@
 """The outputs that the options ask for."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,14 +86,24 @@ def _drawings(options: Options, out: TextIO) -> "list[Sink]":
 
         # Which pictures there are is said beside JSON or a capture, not in them.
         said_on = sys.stderr if options.json or options.output == "-" else out
-        for wanted, drawing in ((options.sequence, Sequence), (options.graph, Graph)):
+        both = options.sequence and options.graph
+        for wanted, drawing, kind in ((options.sequence, Sequence, "sequence"), (options.graph, Graph, "graph")):
             if wanted:
-                sinks.append(drawing(said_on, options.picture, options.connection, options.color))
+                target = _named(options.picture, kind) if both else options.picture
+                sinks.append(drawing(said_on, target, options.connection, options.color))
     if options.ladder:
         from tcptrace.sinks.drawing.ladder import Ladder
 
         sinks.append(Ladder(out, options.connection, options.color))
     return sinks
+
+
+def _named(picture: str | None, kind: str) -> str | None:
+    """x-graph.png of x.png, where two kinds of picture are drawn."""
+    if picture is None:
+        return None
+    stem, extension = os.path.splitext(picture)
+    return f"{stem}-{kind}{extension}"
 
 
 def _capture(options: Options, files: FileAccess) -> "list[Sink]":

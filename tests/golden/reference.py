@@ -59,8 +59,11 @@ class Stream:
 
     def direction(self, which: str) -> str:
         """Our name for tshark's "a2b" or "b2a"."""
-        a_is_src = endpoint(self.truth["a"]) == (self.ours["src_ip"], self.ours["src_port"])
-        return "sent" if a_is_src == (which == "a2b") else "received"
+        return self.side_of(self.truth["a" if which == "a2b" else "b"])
+
+    def side_of(self, sender: list[Any]) -> str:
+        """Our name for what an endpoint of the truth sends."""
+        return "sent" if endpoint(sender) == (self.ours["src_ip"], self.ours["src_port"]) else "received"
 
     def pairs(self, ours: str, theirs: str) -> list[tuple[int, int]]:
         """Our number and tshark's, for both directions."""
