@@ -59,7 +59,7 @@ class Stream:
 
     def direction(self, which: str) -> str:
         """Our name for tshark's "a2b" or "b2a"."""
-        return self.side_of(self.truth["a" if which == "a2b" else "b"])
+        return "sent" if (self.side_of(self.truth["a"]) == "sent") == (which == "a2b") else "received"
 
     def side_of(self, sender: list[Any]) -> str:
         """Our name for what an endpoint of the truth sends."""
