@@ -12,6 +12,7 @@ import subprocess
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from made import (
     pcapng,
     section,
 )
-from running import COMMAND, Run, tcptrace
+from running import COMMAND, Run, all_at_once, tcptrace
 
 TALK = Talk().whole()
 """Ten packets.  In the first five 100 bytes are asked and acknowledged; the sixth answers with 1000."""
@@ -95,17 +96,15 @@ UNREADABLE = {
     "gzip of nothing": (gz(b""), "the file is empty"),
     "gzip of text": (gz(b"hello, world\n"), f"{NO_CAPTURE} 68 65 6c 6c"),
     "gzip of gzip": (gz(gz(PCAP)), f"{NO_CAPTURE} 1f 8b 08 00"),
-    "zstd cut off": (zst(PCAP)[:60], "the zstd data are cut off"),
+    "zstd cut off in its only block": (zst(PCAP)[:60], "the zstd data are cut off"),
     "xz damaged": (lz(PCAP)[:30] + b"\xff" * 40, "the xz data are damaged (Corrupt input data)"),
 }
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_cannot_be_read_is_one_line_and_exit_code_1(name: str, tmp_path: Path) -> None:
-    data, reason = UNREADABLE[name]
-    (tmp_path / "x").write_bytes(data)
-    run = tcptrace("-f", "x", "--json", folder=tmp_path)
-    assert (run.code, run.out, run.err) == (1, "", f"tcptrace: x: {reason}\n")
+def test_what_cannot_be_read_is_one_line_and_exit_code_1(name: str, runs: Mapping[str, Run]) -> None:
+    run, reason = runs[name], UNREADABLE[name][1]
+    assert (run.code, run.out, run.err) == (1, "", f"tcptrace: {name}: {reason}\n")
 
 
 # --- Damaged further on: a warning, and what came before it.
@@ -198,16 +197,15 @@ BYTES_AFTER = {5: (100, 0), 9: (100, 1000), 10: (100, 1000)}
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_came_before_the_damage_is_analysed(name: str, tmp_path: Path) -> None:
-    data, packets, reason = DAMAGED[name]
-    (tmp_path / "x").write_bytes(data)
-    run = tcptrace("-f", "x", "--json", folder=tmp_path)
-    assert run.err == f"tcptrace: warning: x: {reason}; what came before is analysed\n"
+def test_what_came_before_the_damage_is_analysed(name: str, runs: Mapping[str, Run], folder: Path) -> None:
+    _, packets, reason = DAMAGED[name]
+    run = runs[name]
+    assert run.err == f"tcptrace: warning: {name}: {reason}; what came before is analysed\n"
     assert run.code == 0
     assert [run.summary[key] for key in ("packets", "frames", "cut_off")] == [packets, packets, 1]
     assert payloads(run) == BYTES_AFTER[packets]
     if capinfos_reads(name):
-        assert frames_before_damage(tmp_path / "x") == packets
+        assert frames_before_damage(folder / name) == packets
 
 
 def test_the_table_of_a_damaged_file(tmp_path: Path) -> None:
@@ -355,11 +353,11 @@ ODD = {
         FIVE + pcap_record(Frame(TALK[5].time_ns, TALK[5].data, 60)) + REST, 10, {"frames": 10}
     ),
     "captured more than the snap length": Odd(pcap(TALK, snaplen=96), 10, {"frames": 10}),
-    "an Ethernet and an 802.11 interface": Odd(
+    "Ethernet and 802.11": Odd(
         TWO_LINKS + packet(WIFI_FRAME) * 3 + b"".join(map(packet, TALK)),
         10,
         {"frames": 13, "unsupported_link": 3},
-        "tcptrace: warning: x: 3 frames are not analysed: link type 105 (IEEE802_11) is not supported\n",
+        "tcptrace: warning: Ethernet and 802.11: 3 frames are not analysed: link type 105 (IEEE802_11) is not supported\n",
     ),
     "4000000000 nanoseconds": Odd(
         at_times([divmod(time, 10**9) if i != 5 else (1_700_000_000, 4_000_000_000) for i, time in enumerate(TIMES)]),
@@ -397,21 +395,34 @@ COUNTERS = ("frames", "not_tcp", "fragments", "malformed_link", "malformed_ipv4"
             "unsupported_link", "time_out_of_range", "without_time", "unordered")  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All these files, each under its name here."""
+    made: Path = tmp_path_factory.mktemp("bad")
+    for name, (data, *_) in (UNREADABLE | DAMAGED).items():
+        (made / name).write_bytes(data)
+    for name, odd in ODD.items():
+        (made / name).write_bytes(odd.data)
+    return made
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> Mapping[str, Run]:
+    """What the command makes of each."""
+    return all_at_once({p.name: partial(tcptrace, "-f", p.name, "--json", folder=folder) for p in folder.iterdir()})
+
+
 @pytest.mark.parametrize("name", ODD)
-def test_odd_packets_are_counted_for_what_they_are(name: str, tmp_path: Path) -> None:
-    odd = ODD[name]
-    (tmp_path / "x").write_bytes(odd.data)
-    run = tcptrace("-f", "x", "--json", folder=tmp_path)
+def test_odd_packets_are_counted_for_what_they_are(name: str, runs: Mapping[str, Run], folder: Path) -> None:
+    odd, run = ODD[name], runs[name]
     assert (run.code, run.err, run.summary["packets"]) == (0, odd.said, odd.packets)
     assert {counter: run.summary[counter] for counter in COUNTERS if run.summary[counter]} == odd.counted
     assert run.summary["duration_s"] >= 0
-    if shutil.which("tshark") is None:
-        return
-    expected = tshark_payloads(tmp_path / "x")
-    if odd.packets == 0:
-        assert expected == {}
-    else:
-        assert payloads(run) == (expected[40000], expected[30080])
+    if odd.packets == 10 and "IP" not in name:
+        assert payloads(run) == (100, 1000)
+    elif shutil.which("tshark"):
+        by_port = tshark_payloads(folder / name)
+        assert by_port == (dict(zip((40000, 30080), payloads(run), strict=True)) if odd.packets else {})
 
 
 def tshark_payloads(path: Path) -> dict[int, int]:
