@@ -5,28 +5,28 @@ record -> flow_index (which connection) -> analysis (what it says) -> row
 
 cimport cython
 from libc.math cimport NAN
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from tcptrace.engine.activity cimport activity_list, append, unlink
 from tcptrace.engine.analysis cimport analyse
+from tcptrace.engine.counting cimport begin, count_packet, forget_rate, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
 from tcptrace.engine.flow_index cimport find, flow_index, insert, remove
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
-from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, direction_row, endpoint, finding, packet_brief
-from tcptrace.engine.segments cimport clear_endpoint, release
+from tcptrace.engine.rows cimport connection, connection_row, endpoint, finding
+from tcptrace.engine.segments cimport release
 from tcptrace.engine.shared_memory cimport shared_memory
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
-from tcptrace.records cimport (
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FLAG_ACK, FLAG_RST, FLAG_SYN, NOTE_ETHERNET, packet_record,
-)
+from tcptrace.records cimport FLAG_ACK, FLAG_RST, FLAG_SYN, packet_record
 
 import numpy as np
 
 from tcptrace import model
+from tcptrace.engine import layout
 from tcptrace.records import PACKET_RECORD
 
 # Rows that ended and wait for take_ended(); process() and expire() stop when there is no more room.
@@ -36,48 +36,16 @@ cdef int32_t SEGMENTS_MAX = 4_000_000
 # Histograms of round-trip times, all connections together: a usual one takes 1 KB, a hostile one 18.
 cdef int64_t HISTOGRAMS_MAX_BYTES = 64 << 20
 
-# Indices of model.END_REASONS and bits that add up to those of model.NEAR_ENDS.
+# Indices of model.END_REASONS.
 cdef enum:
     END_CLOSED = 1
     END_RESET = 2
     END_IDLE = 3
     END_EVICTED = 4
     END_REUSED = 5
-    NEAR_SRC = 1
-    NEAR_DST = 2
 
 
-def _check_layout():
-    """The C structs of engine.rows and bpf/records.h against the dtypes that Python goes by."""
-    cdef connection_row row
-    cdef direction_row direction
-    cdef packet_brief brief
-    cdef finding found
-    cdef uint8_t *base = <uint8_t *>&row
-    offsets = {
-        "sent": <uint8_t *>&row.sent - base,
-        "received": <uint8_t *>&row.received - base,
-        "recent": <uint8_t *>&row.recent - base,
-        "recent_total": <uint8_t *>&row.recent_total - base,
-        "dst_addr": <uint8_t *>&row.dst_addr - base,
-        "vlan_id": <uint8_t *>&row.vlan_id - base,
-        "state": <uint8_t *>&row.state - base,
-        "near_end": <uint8_t *>&row.near_end - base,
-        "changed": <uint8_t *>&row.changed - base,
-    }
-    same = (
-        np.asarray(<direction_row[:1]>&direction).dtype == model.DIRECTION
-        and np.asarray(<packet_brief[:1]>&brief).dtype == model.PACKET_BRIEF
-        and np.asarray(<finding[:1]>&found).dtype == model.FINDING
-        and model.CONNECTION.itemsize == sizeof(connection_row)
-        and all(model.CONNECTION.fields[name][1] == offset for name, offset in offsets.items())
-        and PACKET_RECORD.itemsize == sizeof(packet_record)
-    )
-    if not same:
-        raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")
-
-
-_check_layout()
+layout.check()
 
 
 @cython.no_gc_clear  # __dealloc__ walks the rows: the collector may not free their memory before
@@ -362,96 +330,3 @@ cdef inline bint starts_anew(const connection *c, int x, const packet_record *p)
     """A SYN whose number is not the one that this connection began with: the same ports are used again."""
     cdef const endpoint *end = &c.ends[x]
     return p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) == FLAG_SYN and end.base_known and p.seq != end.base_seq
-
-
-cdef void begin_direction(direction_row *d, endpoint *end) noexcept nogil:
-    """Nothing is known yet."""
-    d.seq = d.ack = d.window = d.window_bytes = d.window_min_bytes = d.window_max_bytes = -1
-    d.rtt_last_us = d.rtt_smoothed_us = d.rtt_min_us = d.rtt_max_us = d.rtt_mean_us = d.rtt_jitter_us = NAN
-    d.rtt_stddev_us = d.rtt_p50_us = d.rtt_p90_us = d.rtt_p99_us = d.timestamp_hz = NAN
-    d.in_flight_bytes = d.in_flight_max_bytes = -1
-    d.mss_bytes = d.window_scale = -1
-    d.ttl = d.traffic_class = -1
-    clear_endpoint(end)
-
-
-cdef int begin(connection *c, const packet_record *p) noexcept nogil:
-    """A new row from its first packet; which end sent that: 0 if src.
-
-    A SYN says who opened the connection.  Without one, the lower port is taken for the server's.
-    """
-    cdef int x = 0
-    cdef connection_row *r = &c.row
-    r.in_use = 1
-    r.start_ns = p.time_ns
-    r.handshake_rtt_us = r.initial_rtt_us = r.half_closed_us = NAN
-    r.ip_version = p.ip_version
-    r.vlan_id = -1
-    begin_direction(&r.sent, &c.ends[0])
-    begin_direction(&r.received, &c.ends[1])
-    if p.flags & FLAG_SYN:
-        r.initiator_known = 1
-        x = 1 if p.flags & FLAG_ACK else 0
-    else:
-        x = 1 if p.src_port < p.dst_port else 0
-    if x == 0:
-        memcpy(r.src_addr, p.src_addr, 16)
-        memcpy(r.dst_addr, p.dst_addr, 16)
-        r.src_port, r.dst_port = p.src_port, p.dst_port
-    else:
-        memcpy(r.src_addr, p.dst_addr, 16)
-        memcpy(r.dst_addr, p.src_addr, 16)
-        r.src_port, r.dst_port = p.dst_port, p.src_port
-    return x
-
-
-cdef void count_packet(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil:
-    """What every packet adds to its row, whatever the analysis found."""
-    cdef direction_row *d = &c.row.sent if x == 0 else &c.row.received
-    d.packets += p.segments
-    d.bytes += p.frame_bytes
-    d.payload_bytes += p.payload_bytes
-    d.seq = p.seq
-    if p.flags & FLAG_ACK:
-        d.ack = p.ack
-    d.flags_seen |= p.flags
-    d.ttl = p.ttl
-    d.traffic_class = p.traffic_class
-    if p.note & NOTE_ETHERNET:
-        memcpy(d.mac, p.src_mac, 6)
-        d.mac_known = 1
-    if p.vlan_count > 0:
-        c.row.vlan_id = p.vlan_outer & 0xfff
-    if p.direction == DIRECTION_EGRESS:
-        c.row.near_end |= NEAR_SRC if x == 0 else NEAR_DST
-    elif p.direction == DIRECTION_INGRESS:
-        c.row.near_end |= NEAR_DST if x == 0 else NEAR_SRC
-    c.row.last_ns = max(c.row.last_ns, <int64_t>p.time_ns)
-    c.row.changed = 1
-    remember(c, x, p, found)
-
-
-cdef inline void remember(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil:
-    """The last few packets, as a ring."""
-    cdef packet_brief *brief = &c.row.recent[c.row.recent_total % RECENT_PACKETS]
-    c.row.recent_total += 1
-    brief.time_ns = p.time_ns
-    brief.seq = p.seq
-    brief.ack = p.ack
-    brief.payload_bytes = p.payload_bytes
-    brief.window = p.window
-    brief.flags = p.flags
-    brief.segments = p.segments
-    brief.received = x
-    brief.analysis = found
-
-
-cdef inline void forget_rate(direction_row *d) noexcept nogil:
-    d.packets_per_s = d.bytes_per_s = NAN
-
-
-cdef inline void refresh_rate(direction_row *d, endpoint *end, double seconds) noexcept nogil:
-    d.packets_per_s = (d.packets - end.previous_packets) / seconds
-    d.bytes_per_s = (d.bytes - end.previous_bytes) / seconds
-    end.previous_packets = d.packets
-    end.previous_bytes = d.bytes

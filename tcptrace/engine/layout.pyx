@@ -1,0 +1,41 @@
+"""The C structs of engine.rows and bpf/records.h against the dtypes that Python goes by."""
+
+from libc.stdint cimport uint8_t
+
+from tcptrace.engine.rows cimport connection_row, direction_row, finding, packet_brief
+from tcptrace.records cimport packet_record
+
+import numpy as np
+
+from tcptrace import model
+from tcptrace.records import PACKET_RECORD
+
+
+def check():
+    """Raises ImportError where they differ."""
+    cdef connection_row row
+    cdef direction_row direction
+    cdef packet_brief brief
+    cdef finding found
+    cdef uint8_t *base = <uint8_t *>&row
+    offsets = {
+        "sent": <uint8_t *>&row.sent - base,
+        "received": <uint8_t *>&row.received - base,
+        "recent": <uint8_t *>&row.recent - base,
+        "recent_total": <uint8_t *>&row.recent_total - base,
+        "dst_addr": <uint8_t *>&row.dst_addr - base,
+        "vlan_id": <uint8_t *>&row.vlan_id - base,
+        "state": <uint8_t *>&row.state - base,
+        "near_end": <uint8_t *>&row.near_end - base,
+        "changed": <uint8_t *>&row.changed - base,
+    }
+    same = (
+        np.asarray(<direction_row[:1]>&direction).dtype == model.DIRECTION
+        and np.asarray(<packet_brief[:1]>&brief).dtype == model.PACKET_BRIEF
+        and np.asarray(<finding[:1]>&found).dtype == model.FINDING
+        and model.CONNECTION.itemsize == sizeof(connection_row)
+        and all(model.CONNECTION.fields[name][1] == offset for name, offset in offsets.items())
+        and PACKET_RECORD.itemsize == sizeof(packet_record)
+    )
+    if not same:
+        raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")
