@@ -81,6 +81,7 @@ package() { # MANAGER THING
     zypper:pcap) echo libpcap1 ;;
     zypper:services) echo netcfg ;;
     zypper:iproute) echo iproute2 ;;
+    zypper:tshark | zypper:capinfos) echo wireshark ;;
 
     *) echo "$2" ;; # named alike everywhere
     esac

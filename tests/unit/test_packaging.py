@@ -78,9 +78,9 @@ def test_bcc_is_never_taken_from_pypi() -> None:
 @pytest.mark.parametrize(
     ("manager", "advice"),
     [
-        ("dnf", "dnf install ethtool iproute iproute-tc procps-ng tcpdump"),
-        ("pacman", "pacman -S ethtool iproute2 procps-ng tcpdump"),
-        ("zypper", "zypper install ethtool iproute2 procps tcpdump"),
+        ("dnf", "dnf install ethtool iproute iproute-tc procps-ng tcpdump wireshark-cli xz zstd"),
+        ("pacman", "pacman -S ethtool iproute2 procps-ng tcpdump wireshark-cli xz zstd"),
+        ("zypper", "zypper install ethtool iproute2 procps tcpdump wireshark xz zstd"),
     ],
 )
 def test_bootstrap_names_the_packages_of_other_distributions(tmp_path: Path, manager: str, advice: str) -> None:
