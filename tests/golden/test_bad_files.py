@@ -314,7 +314,7 @@ def test_a_file_that_cannot_be_read_at_all_is_refused_beside_good_ones(
 
 @dataclass(frozen=True)
 class Odd:
-    """A file, how many TCP packets are in it, the counters that are not 0, and what is said on stderr."""
+    """A file, how many TCP packets are in it, the counters that are not 0, and the warning."""
 
     data: bytes
     packets: int
@@ -357,7 +357,7 @@ ODD = {
         TWO_LINKS + packet(WIFI_FRAME) * 3 + b"".join(map(packet, TALK)),
         10,
         {"frames": 13, "unsupported_link": 3},
-        "tcptrace: warning: Ethernet and 802.11: 3 frames are not analysed: link type 105 (IEEE802_11) is not supported\n",
+        "3 frames are not analysed: link type 105 (IEEE802_11) is not supported",
     ),
     "4000000000 nanoseconds": Odd(
         at_times([divmod(time, 10**9) if i != 5 else (1_700_000_000, 4_000_000_000) for i, time in enumerate(TIMES)]),
@@ -415,7 +415,8 @@ def runs(folder: Path) -> Mapping[str, Run]:
 @pytest.mark.parametrize("name", ODD)
 def test_odd_packets_are_counted_for_what_they_are(name: str, runs: Mapping[str, Run], folder: Path) -> None:
     odd, run = ODD[name], runs[name]
-    assert (run.code, run.err, run.summary["packets"]) == (0, odd.said, odd.packets)
+    assert run.err == (f"tcptrace: warning: {name}: {odd.said}\n" if odd.said else "")
+    assert (run.code, run.summary["packets"]) == (0, odd.packets)
     assert {counter: run.summary[counter] for counter in COUNTERS if run.summary[counter]} == odd.counted
     assert run.summary["duration_s"] >= 0
     if odd.packets == 10 and "IP" not in name:
@@ -458,14 +459,18 @@ def test_one_packet_an_hour_early(tmp_path: Path) -> None:
 # --- A little that becomes very much.
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zst], ids=["gzip", "zstd"])
-def test_a_gigabyte_of_zeros_passes_through_bounded_memory(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    """In 64 blocks of no known kind, as large as they may be; what comes after them is read all the same."""
+def bomb(compress: Callable[[bytes], bytes]) -> bytes:
+    """A GiB of zeros in 64 blocks of no known kind, as large as blocks may be; then ten packets."""
     zeros = compress(block(0xBAD, bytes((16 << 20) - 12)))
-    bomb = compress(section() + interface()) + zeros * 64 + compress(b"".join(map(packet, TALK)))
-    assert len(bomb) < 2 << 20
-    (tmp_path / "x").write_bytes(bomb)
-    run = tcptrace("-f", "x", "--json", folder=tmp_path)
-    assert (run.code, run.err) == (0, "")
-    assert (run.summary["packets"], run.summary["frames"]) == (10, 10)
-    assert payloads(run) == (100, 1000)
+    return compress(section() + interface()) + zeros * 64 + compress(b"".join(map(packet, TALK)))
+
+
+def test_a_gigabyte_of_zeros_passes_through_bounded_memory(tmp_path: Path) -> None:
+    for name, compress in (("gzip", gzip.compress), ("zstd", zst)):
+        (tmp_path / name).write_bytes(bomb(compress))
+        assert (tmp_path / name).stat().st_size < 2 << 20
+    runs = all_at_once({name: partial(tcptrace, "-f", tmp_path / name, "--json") for name in ("gzip", "zstd")})
+    for run in runs.values():
+        assert (run.code, run.err) == (0, "")
+        assert (run.summary["packets"], run.summary["frames"]) == (10, 10)
+        assert payloads(run) == (100, 1000)
