@@ -45,7 +45,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 
     def check(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
         if value is not None and not (0 < value <= SECONDS_MAX and value >= least):  # nan is neither
-            raise click.BadParameter(f"{value:g} is not a time from {least:g} to {SECONDS_MAX:g} seconds", ctx, param)
+            bound = f"of at least {least:g}" if least else "of more than 0"
+            raise click.BadParameter(f"{value:g} is not a time {bound} and at most {SECONDS_MAX:g} seconds", ctx, param)
         return value
 
     return click.option(*names, metavar="SECONDS", type=float, callback=check, help=text)

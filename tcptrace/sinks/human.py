@@ -186,6 +186,11 @@ def flags_short(flags: int) -> str:
     return f"[{letters or 'none'}]"
 
 
+def plural(amount: int, noun: str) -> str:
+    """1 packet, 2,000 packets."""
+    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+
+
 @lru_cache(maxsize=512)
 def flags_words(flags: int) -> str:
     """TCP flags by name: SYN|ACK; empty if there is none."""

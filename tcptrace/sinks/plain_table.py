@@ -92,8 +92,8 @@ class PlainTable:
         self._summary.ended(rows)
 
     def update(self, view: View) -> None:
-        """One header and table; nothing while there is no connection, and nothing of files."""
-        if self._info is None or screen.reads_files(self._info):
+        """One header and table; nothing while there is no connection."""
+        if self._info is None:
             return
         table = view.table()
         rows = table[order.top(table, self._sort, self._rows)]

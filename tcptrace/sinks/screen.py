@@ -90,12 +90,15 @@ def totals_lines(info: TraceInfo, totals: Totals, width: int) -> list[Text]:
     """Three lines: traffic, connections, and what was not seen."""
     connections = _all_connections(totals) if reads_files(info) else _connections(totals)
     trouble = _file_trouble(totals) if reads_files(info) else _live_trouble(totals)
-    return [_joined(parts, width) for parts in (_traffic(totals), connections, trouble)]
+    traffic = _traffic(totals)
+    if reads_files(info) and totals.counters.get("not_tcp", 0):
+        traffic.append((f"{human.plural(totals.counters['not_tcp'], 'other frame')}", _QUIET))
+    return [_joined(parts, width) for parts in (traffic, connections, trouble)]
 
 
 def _traffic(totals: Totals) -> list[Part]:
     return [
-        (f"{totals.packets:,} packets", ""),
+        (human.plural(totals.packets, "packet"), ""),
         (f"{human.byte_count(totals.bytes)}", ""),
         (f"{human.quantity(totals.packets_per_s)} packets/s", "bold"),
         (f"{human.byte_rate(totals.bytes_per_s)}", "bold"),
@@ -104,7 +107,7 @@ def _traffic(totals: Totals) -> list[Part]:
 
 def _connections(totals: Totals) -> list[Part]:
     return [
-        (f"{totals.connections:,} connections", ""),
+        (human.plural(totals.connections, "connection"), ""),
         (f"{totals.connections_total:,} seen", ""),
         *_states(totals),
     ]
@@ -112,7 +115,7 @@ def _connections(totals: Totals) -> list[Part]:
 
 def _all_connections(totals: Totals) -> list[Part]:
     """Of files: all there were, and the states of those that had not left before the end."""
-    parts: list[Part] = [(f"{totals.connections_total:,} connections", "")]
+    parts: list[Part] = [(human.plural(totals.connections_total, "connection"), "")]
     if totals.connections != totals.connections_total:
         parts.append((f"{totals.connections:,} at the end", ""))
     return [*parts, *_states(totals)]

@@ -221,7 +221,7 @@ tcptrace  x.pcap                                                         40.0 ms
  1 192.0.2.1:40000    198.51.100.2:30080 ESTAB       6.7k  2.8k 10.0 ms     0
 
 5 packets   378 B   125 packets/s   9.4 kB/s
-1 connections   ESTABLISHED 1
+1 connection   ESTABLISHED 1
 cut off 1   malformed 0   fragments 0   evicted 0   unsupported link 0
 """
     )

@@ -421,8 +421,8 @@ WRONG = {
     "-i nonsense.invalid": "filter: unknown host 'nonsense.invalid'",
     "-p 65536": "Invalid value for '-p' / '--port': 65536 is not in the range 0<=x<=65535.",
     "-c 0": "Invalid value for '-c' / '--count': 0 is not in the range x>=1.",
-    "-d nan": "Invalid value for '-d' / '--duration': nan is not a time from 0 to 1e+09 seconds",
-    "--interval 0.01": "Invalid value for '--interval': 0.01 is not a time from 0.1 to 1e+09 seconds",
+    "-d nan": "Invalid value for '-d' / '--duration': nan is not a time of more than 0 and at most 1e+09 seconds",
+    "--interval 0.01": "Invalid value for '--interval': 0.01 is not a time of at least 0.1 and at most 1e+09 seconds",
     "--rotate-size 5x -o x.pcap": "Invalid value for '--rotate-size': '5x' is not a size such as 500k, 100M or 2G",
     "--snaplen 0 -o x.pcap": "Invalid value for '--snaplen': 0 is not in the range 1<=x<=262144.",
     "--sort size": "Invalid value for '--sort': 'size' is not one of 'rate', 'bytes', 'packets', 'rtt', "

@@ -254,7 +254,7 @@ def test_whatever_fits_the_disk_is_a_file_of_whole_packets(
         except (AssertionError, struct.error, EOFError):
             assert room_bytes < 350, said  # not even the file's head fitted
             count = 0
-        assert said == f"{path}: {NO_SPACE}; {count} packets are in it"
+        assert said == f"{path}: {NO_SPACE}; {'1 packet is' if count == 1 else f'{count} packets are'} in it"
         counts.append(count)
     assert set(counts) >= ({0, 3, 6} if name.endswith(("gz", "zst")) else set(range(9)))
     assert counts == sorted(counts)
@@ -266,7 +266,7 @@ def test_the_statistics_are_written_to_a_full_disk_if_they_fit(tmp_path: Path, m
     head = path.stat().st_size - 92 - 64 - 0
     for room_bytes, statistics in ((head + 92 + 64, 1), (head + 92 + 63, 0)):
         monkeypatch.setattr(os, "write", SmallDisk(room_bytes).write)
-        with pytest.raises(TcptraceError, match="1 packets are in it"):
+        with pytest.raises(TcptraceError, match="1 packet is in it"):
             write(path, [Packet(), Packet()])
         section = decode(path.read_bytes())
         assert (len(section.packets), len(section.statistics)) == (1, statistics)

@@ -218,11 +218,21 @@ def test_of_a_file_there_is_one_table_and_then_the_totals(
     table.open(file_info)
     table.ended(ended)
     view = make_view(left, totals, time_ns=1_700_000_125 * SECOND)
-    table.update(view)
-    assert stream.getvalue() == ""
     table.close(view)
     table.close(view)
     assert stream.getvalue() == FILE_TABLE.removeprefix("\n")
+
+
+def test_of_a_file_there_are_tables_in_between_where_an_interval_was_asked_for(
+    file_info: TraceInfo, make_row: Callable[..., Rows], make_view: Any
+) -> None:
+    stream = io.StringIO()
+    table = PlainTable(stream, width=80)
+    table.open(file_info)
+    row = make_row(7, ("2001:db8::1", 40_002), ("2001:db8::2", 80), state="ESTABLISHED", sent_bytes=90)
+    table.update(make_view(row, Totals(packets=23, connections=1, connections_total=1)))
+    assert "trace.pcapng" in stream.getvalue()
+    assert "[2001:db8::1]:40002" in stream.getvalue()
 
 
 def test_an_empty_file_has_its_totals_only(file_info: TraceInfo, make_view: Any) -> None:

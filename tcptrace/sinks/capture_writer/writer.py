@@ -199,7 +199,8 @@ class CaptureWriter:
         if output is None:
             return TcptraceError(text)
         output.end_after_error(self._last_blocks(output))
-        return TcptraceError(f"{text}; {output.packets.total()} packets are in it")
+        count = output.packets.total()
+        return TcptraceError(f"{text}; {'1 packet is' if count == 1 else f'{count} packets are'} in it")
 
     def _leave(self) -> None:
         output, self._output = self._output, None

@@ -191,10 +191,9 @@ class Reading:
             lines.append(f"{self._broken}; what came before is analysed")
         if self._parser.unsupported_frames:
             name = link_type_name(self._parser.unsupported_link_type)
-            lines.append(
-                f"{self._file.name}: {self._parser.unsupported_frames} frames are not analysed: "
-                f"link type {name} is not supported"
-            )
+            count = self._parser.unsupported_frames
+            frames = "1 frame is" if count == 1 else f"{count:,} frames are"
+            lines.append(f"{self._file.name}: {frames} not analysed: link type {name} is not supported")
         return lines
 
     def progress(self) -> tuple[int, int | None]:
