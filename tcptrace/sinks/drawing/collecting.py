@@ -17,6 +17,7 @@ from tcptrace.sinks.plain_table import console_for, print_lines
 # More would scroll away before anybody has seen them.
 TERMINAL_CONNECTIONS: Final = 4
 _OTHERS_NAMED: Final = 10
+_REFUSED: Final = "permission denied; a .pdf has a page for each"
 
 
 class DrawingSink(ABC):
@@ -81,7 +82,10 @@ class DrawingSink(ABC):
         drawn = by_bytes(histories)[:PICTURES_MAX]
         left_out = len(histories) - len(drawn)
         pages = self.pages(histories, self._collector.connections_not_kept)
-        lines = [Text(f"{name}: {page.title}") for name, page in file.write(pages)]
+        written = file.write(pages)
+        lines = [Text(f"{name}: {page.title}") for name, page in written]
+        if unwritten := len(pages) - len(written):
+            lines.append(Text(f"{unwritten:,} further pictures could not be written beside it: {_REFUSED}"))
         if left_out:
             lines.append(Text(f"{left_out:,} further connections have no picture of their own: those with fewer bytes"))
         print_lines(console, lines)

@@ -18,6 +18,7 @@ _OVERVIEW_HEIGHT_IN: Final = 9.0
 _PANEL_IN: Final = 2.5
 _AROUND_IN: Final = 1.0
 _NAME_WIDTH: Final = 52
+_FEW: Final = 50
 _ROWS: Final = 260
 _DOT_PIXELS: Final = 3
 OVERVIEW_CONNECTIONS: Final = 8
@@ -106,7 +107,8 @@ def _flight(axes: Axes, side: DirectionSeries, name: str) -> int:
     marks = 0
     for points, color, label in lines:
         kept = _thin(points, grid)
-        axes.plot(kept.x, kept.y, drawstyle="steps-post", color=color, linewidth=1.2, label=label)
+        dot = "." if len(kept.x) <= _FEW else ""  # a staircase of one point would not be seen
+        axes.plot(kept.x, kept.y, drawstyle="steps-post", marker=dot, color=color, linewidth=1.2, label=label)
         marks += len(kept.x)
     axes.set_ylim(0, (highest or 1.0) * 1.05)
     axes.set_title(f"Bytes in flight, {name}")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from tcptrace.errors import MissingFeatureError, TcptraceError, UsageError
 
@@ -68,12 +68,17 @@ class PictureFile:
             self._save(page, io.BytesIO())
 
     def write(self, pages: Sequence[Page]) -> list[tuple[str, Page]]:
-        """Draws the pages; the names of the files and what is in them.  TcptraceError if one cannot be written."""
-        if len(pages) == 1 or self._extension == ".pdf":
-            with _as_error(self._path):
-                self._write_first(pages)
-            return [(str(self._path), page) for page in pages]
-        return self._write_each(pages)
+        """Draws the pages; the names of the files and what is in them.  TcptraceError if one cannot be written.
+
+        If there may be no files beside this one, it gets the first page, and the others are not drawn.
+        """
+        if self._extension != ".pdf" and len(pages) > 1:
+            with contextlib.suppress(PermissionError):
+                return self._write_each(pages)
+            pages = pages[:1]
+        with _as_error(self._path):
+            self._write_first(pages)
+        return [(str(self._path), page) for page in pages]
 
     def _write_first(self, pages: Sequence[Page]) -> None:
         if self._file is None:
@@ -88,10 +93,10 @@ class PictureFile:
         self._file.close()
 
     def _write_each(self, pages: Sequence[Page]) -> list[tuple[str, Page]]:
-        written = []
+        written: list[tuple[str, Page]] = []
         for page in pages:
             path = self._path.with_name(f"{self._path.stem}-{page.tag}{self._path.suffix}")
-            with _as_error(path), open(path, "wb") as file:
+            with _as_error(path, PermissionError if not written else ()), open(path, "wb") as file:
                 self._save(page, file)
             written.append((str(path), page))
         self.close()
@@ -133,9 +138,12 @@ class PictureFile:
 
 
 @contextlib.contextmanager
-def _as_error(path: Path) -> Iterator[None]:
+def _as_error(path: Path, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """OSErrors as TcptraceError; those of the kind `but` as they are."""
     try:
         yield
+    except but:
+        raise
     except OSError as error:
         raise TcptraceError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -151,3 +159,19 @@ def load_matplotlib() -> None:
     except ImportError as error:
         raise MissingFeatureError("pictures need matplotlib: pip install 'tcptrace[plots]'") from error
     from tcptrace.sinks.drawing import graph_figure, sequence_figure  # noqa: F401
+
+    _keep_pdf_metrics()
+
+
+def _keep_pdf_metrics() -> None:
+    """matplotlib opens the metrics of the PDF's fonts anew for each document: by then they may be out of reach."""
+    import matplotlib
+    from matplotlib.backends import backend_pdf
+
+    folder = Path(matplotlib.get_data_path(), "fonts/pdfcorefonts")
+    kept = {str(path): path.read_bytes() for path in folder.glob("Helvetica*.afm")}
+
+    def open_kept(name: Any, *arguments: Any) -> Any:
+        return io.BytesIO(kept[str(name)]) if str(name) in kept else open(name, *arguments)
+
+    vars(backend_pdf)["open"] = open_kept  # that module's own; the builtin stays as it is

@@ -9,6 +9,7 @@ from rich.text import Text
 from tcptrace.sinks import human
 from tcptrace.sinks.drawing import axes_text
 from tcptrace.sinks.drawing.decimation import Grid
+from tcptrace.sinks.drawing.history import Array
 from tcptrace.sinks.drawing.marks import Points
 
 BRAILLE_SAMPLE: Final = "⣿│└─"
@@ -52,15 +53,20 @@ class Panel:
         self.grid = Grid(*x, *y, self._columns * _DOTS_WIDE, height * _DOTS_HIGH)
 
     def staircase(self, points: Points, style: str) -> None:
-        """Each height until the next point, then straight up or down."""
+        """Each height until the next point, then straight up or down; nothing where it is outside the panel."""
+        outside = ((points.y < self._y[0]) | (points.y > self._y[1])).tolist()
         columns, rows = self.grid.column(points.x).tolist(), self.grid.row(points.y).tolist()
         for i in range(1, len(columns)):
-            self._line(columns[i - 1], rows[i - 1], columns[i], rows[i - 1], style)
-            self._line(columns[i], rows[i - 1], columns[i], rows[i], style)
+            if not outside[i - 1]:
+                self._line(columns[i - 1], rows[i - 1], columns[i], rows[i - 1], style)
+            if not (outside[i - 1] and outside[i]):
+                self._line(columns[i], rows[i - 1], columns[i], rows[i], style)
 
-    def bars(self, x: list[float], low: list[float], high: list[float], style: str) -> None:
-        """Vertical bars."""
-        for column, bottom, top in zip(*self._dots(x, low), self._dots(x, high)[1], strict=True):
+    def bars(self, x: Array, low: Array, high: Array, style: str) -> None:
+        """Vertical bars; not those that are all outside the panel."""
+        inside = (high >= self._y[0]) & (low <= self._y[1])
+        columns, bottoms = self._dots(x[inside], low[inside])
+        for column, bottom, top in zip(columns, bottoms, self.grid.row(high[inside]).tolist(), strict=True):
             self._line(column, bottom, column, top, style)
 
     def dots(self, points: Points, style: str) -> None:
@@ -81,8 +87,8 @@ class Panel:
         cells = [(row + up, column + right) for up, right in _NEAREST]
         return [(up, right) for up, right in cells if 0 <= up < self._rows and 0 <= right < self._columns]
 
-    def _dots(self, x: "object", y: "object") -> tuple[list[int], list[int]]:
-        return self.grid.column(x).tolist(), self.grid.row(y).tolist()  # type: ignore[arg-type]
+    def _dots(self, x: Array, y: Array) -> tuple[list[int], list[int]]:
+        return self.grid.column(x).tolist(), self.grid.row(y).tolist()
 
     def _line(self, column: int, row: int, to_column: int, to_row: int, style: str) -> None:
         for x in range(min(column, to_column), max(column, to_column) + 1):

@@ -84,13 +84,20 @@ def _flight(
     top = float(side.in_flight.y.max())
     panel = Panel(width, _ROWS, span_s, (0.0, top * 1.02 or 1.0))
     kept = thin_line(side.in_flight.x, side.in_flight.y, panel.grid)
-    panel.staircase(Points(side.in_flight.x[kept], side.in_flight.y[kept]), style)
-    window = "window unknown" if side.window is None or not len(side.window.y) else _range(side.window.y)
+    flying = Points(side.in_flight.x[kept], side.in_flight.y[kept])
+    panel.staircase(flying, style)
+    panel.dots(flying, style)  # a staircase of one point would not be seen
+    window = (
+        "window is not known (not both SYNs seen)"
+        if side.window is None or not len(side.window.y)
+        else _range(side.window.y)
+    )
     return [
-        heading(f"bytes in flight {name}; the receiver's {window}", width, ""),
+        heading(f"bytes in flight {name}", width, ""),
         *panel.lines(plain, human.byte_count(top), "0 B", *time_labels(span_s)),
+        heading(f"the receiver's {window}", width, "dim"),
     ]
 
 
 def _range(windows: Array) -> str:
-    return f"window {human.byte_count(float(windows.min()))} to {human.byte_count(float(windows.max()))}"
+    return f"window was {human.byte_count(float(windows.min()))} to {human.byte_count(float(windows.max()))}"

@@ -40,7 +40,7 @@ def _panel(made: Diagram, name: str, rows: int, not_kept: int, width: int, plain
         if label in thin.stairs:
             panel.staircase(thin.stairs[label], style)
     for label, bars in sorted(thin.bars.items(), key=lambda item: item[0] in kinds.EVENTS):
-        panel.bars(bars.x, bars.low, bars.high, kinds.LEGEND[label].style)  # type: ignore[arg-type]
+        panel.bars(bars.x, bars.low, bars.high, kinds.LEGEND[label].style)
     for kind, points in thin.events_in_order():
         panel.letters(points, kind.letter, kind.style)
     notes = axes_text.window_notes(made.window_known, cut_off_bytes(made, panel.grid))
