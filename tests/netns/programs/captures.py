@@ -166,9 +166,9 @@ def assert_whole(live: dict[Key, Event], file: dict[Key, Event], but: Iterable[s
     assert_equal(live, file, [name for name in names if name not in DEFINED_OTHERWISE.union(but)])
 
 
-def worst_rtt_us(live: dict[Key, Event], file: dict[Key, Event]) -> tuple[float, str]:
-    """How far one of RTTS is apart at most, beyond the width of a percentile's class; both know it, or neither."""
-    apart = [(0.0, "none")]
+def rtts_apart_us(live: dict[Key, Event], file: dict[Key, Event]) -> list[tuple[float, str]]:
+    """How far each of RTTS is apart, beyond the width of a percentile's class, rising; both know it, or neither."""
+    apart = []
     for key, row in live.items():
         for name in RTTS:
             ours, theirs = row[name], file[key][name]
@@ -176,4 +176,4 @@ def worst_rtt_us(live: dict[Key, Event], file: dict[Key, Event]) -> tuple[float,
             if ours is not None:
                 exact_to = PERCENTILES_EXACT_TO * ours if "_p50_" in name else 0
                 apart.append((max(0.0, abs(ours - theirs) - exact_to), name))
-    return max(apart)
+    return sorted(apart)
