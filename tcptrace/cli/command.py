@@ -8,7 +8,7 @@ import click
 
 from tcptrace import __version__
 from tcptrace.cli.endings import ReaderGone
-from tcptrace.cli.options import CLOSED_TIMEOUT_S, IDLE_TIMEOUT_S, INTERVAL_S, MAX_CONNECTIONS, SNAPLEN_BYTES, Options
+from tcptrace.cli.options import CLOSED_TIMEOUT_S, IDLE_TIMEOUT_S, INTERVAL_S, MAX_CONNECTIONS, Options
 from tcptrace.sinks.sort_keys import SORT_KEYS
 
 # What a perf ring can be: a power of two pages.
@@ -80,7 +80,7 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("-o", "-w", "--output", metavar="FILE",
               help="Write the packets to FILE: .pcapng or .pcap, also .gz or .zst; - is stdout.")  # fmt: skip
 @click.option("--snaplen", metavar="BYTES", type=click.IntRange(1, 262_144),
-              help=f"Keep this much of each packet.  [default: {SNAPLEN_BYTES}; of files, all]")  # fmt: skip
+              help="Keep this much of each packet.  [default: its headers; of files, all]")  # fmt: skip
 @size("--rotate-size", text="Begin a new output file after so many bytes (k, M, G).")
 @seconds("--rotate-seconds", text="Begin a new output file after so long.", least=0.1)
 @click.option("--rotate-files", metavar="N", type=click.IntRange(min=1), help="Keep the last N output files.")

@@ -112,10 +112,11 @@ def _capture(options: Options, files: FileAccess) -> "list[Sink]":
     from tcptrace.sinks.capture_writer import CaptureWriter
 
     # A file's packets are kept as they are, live ones are cut to their headers, unless the user says how much.
-    snaplen = options.snaplen if options.snaplen is not None else (0 if options.files else SNAPLEN_BYTES)
+    headers_only = options.snaplen is None and not options.files
     writer = CaptureWriter(
         options.output,
-        snaplen=snaplen,
+        snaplen=SNAPLEN_BYTES if headers_only else options.snaplen or 0,
+        headers_only=headers_only,
         rotate_bytes=options.rotate_size,
         rotate_s=options.rotate_seconds,
         rotate_files=options.rotate_files,

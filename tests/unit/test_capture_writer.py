@@ -319,6 +319,21 @@ def test_frames_are_cut_to_the_snapshot_length(tmp_path: Path, name: str) -> Non
     assert (snaplen, lengths) == (100, [(99, 99), (100, 5_000), (100, 101)])
 
 
+def test_headers_only_keeps_nothing_of_the_payload(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcapng"
+    whole, cut = bytes(54) + b"secret", bytes(54) + b"se"
+    packets = [Packet(whole), Packet(cut, original_bytes=1514), Packet(bytes(60)), Packet(whole)]
+    batch = batch_of(packets)
+    batch.records["payload_bytes"] = [6, 1460, 0, 2_000]  # the last one lies
+    writer = CaptureWriter(str(path), snaplen=128, headers_only=True)
+    writer.open(live_info())
+    writer.packets(batch)
+    writer.close(HandView())
+    section = decode(path.read_bytes())
+    kept = [(len(data), original) for _, _, data, original, _ in section.packets]
+    assert kept == [(54, 60), (54, 1514), (60, 60), (0, 60)]
+
+
 @needs_tshark
 @pytest.mark.parametrize("name", ["x.pcap", "x.pcapng"])
 def test_a_frame_too_long_for_other_programs_is_cut(tmp_path: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ Comments = Callable[[PacketBatch], Sequence[str | None]]
 class CaptureWriter:
     """Writes what `target` names; see target.parse_target() for the formats and form.Statistics for a file's end.
 
-    snaplen: bytes of each frame to keep, 0 for all; rotate_…: see rotation.Rotation.
+    snaplen: bytes of each frame to keep, 0 for all; headers_only: nothing of TCP's payload; rotate_…: see rotation.Rotation.
     open_file and remove_file: for files that this process itself may not open (any more).
     application: who writes, "tcptrace VERSION" if None; comments: only pcapng has them.
     Raises UsageError and MissingFeatureError; the methods TcptraceError once when a file cannot be written, and
@@ -51,6 +52,7 @@ class CaptureWriter:
         target: str,
         *,
         snaplen: int = 0,
+        headers_only: bool = False,
         file_format: str | None = None,
         rotate_bytes: int | None = None,
         rotate_s: float | None = None,
@@ -66,6 +68,7 @@ class CaptureWriter:
             raise UsageError("standard output is one file: it cannot go on in the next one")
         self._compressions = Compressions(self._target.compression)
         self._snaplen = kept_bytes(snaplen)
+        self._headers_only = headers_only
         self._open_file = open_file or plain_open(target)
         self._remove_file = remove_file or plain_remove(target)
         self._application = application
@@ -91,6 +94,8 @@ class CaptureWriter:
             raise RuntimeError("the source hands on no frames")
         if int(frames.interfaces.max()) >= len(self._info.interfaces):
             raise RuntimeError("a frame of an interface that the source has not named")
+        if self._headers_only:
+            frames = without_payload(frames, batch.records["payload_bytes"])
         times_ns = batch.records["time_ns"]
         offset_ns = self._info.clock.wall_ns(0)
         wall_ns = times_ns + np.uint64(offset_ns & 0xFFFF_FFFF_FFFF_FFFF)
@@ -245,3 +250,9 @@ class CaptureWriter:
             self._output.flush()
         else:
             self._next_file()
+
+
+def without_payload(frames: Frames, payload_bytes: npt.NDArray[Any]) -> Frames:
+    """Each frame up to the end of its headers; what pads a short frame counts as such."""
+    header_bytes = frames.original_bytes - np.minimum(frames.original_bytes, payload_bytes)
+    return replace(frames, captured_bytes=np.minimum(frames.captured_bytes, header_bytes))
