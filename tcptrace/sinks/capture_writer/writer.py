@@ -37,7 +37,8 @@ Comments = Callable[[PacketBatch], Sequence[str | None]]
 class CaptureWriter:
     """Writes what `target` names; see target.parse_target() for the formats and form.Statistics for a file's end.
 
-    snaplen: bytes of each frame to keep, 0 for all; headers_only: nothing of TCP's payload; rotate_…: see rotation.Rotation.
+    snaplen: bytes of each frame to keep, 0 for all; headers_only: nothing of TCP's payload;
+    rotate_…: see rotation.Rotation.
     open_file and remove_file: for files that this process itself may not open (any more).
     application: who writes, "tcptrace VERSION" if None; comments: only pcapng has them.
     Raises UsageError and MissingFeatureError; the methods TcptraceError once when a file cannot be written, and

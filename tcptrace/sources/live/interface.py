@@ -12,7 +12,7 @@ import socket
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Literal
@@ -275,3 +275,13 @@ def _ipv4_entries(control: socket.socket) -> bytes:
         if used < size:
             return buffer.tobytes()[:used]
         size *= 2
+
+
+def description(name: str) -> str | None:
+    """What the administrator calls the interface (`ip link set … alias`), else its driver; None if neither."""
+    folder = f"/sys/class/net/{name}"
+    with suppress(OSError), open(f"{folder}/ifalias", encoding="utf-8", errors="replace") as alias:
+        if text := alias.read().strip():
+            return text
+    driver = os.path.basename(os.path.realpath(f"{folder}/device/driver"))
+    return None if driver == "driver" else driver

@@ -10,7 +10,7 @@ from tcptrace.errors import TcptraceError
 from tcptrace.model import Clock, Totals
 from tcptrace.records import FRAME_MAX_BYTES, PACKET_RECORD, CaptureInterface, Frames
 from tcptrace.sources.live.guard import Guard
-from tcptrace.sources.live.interface import Interface, still_there
+from tcptrace.sources.live.interface import Interface, description, still_there
 from tcptrace.sources.live.packet_programs import PacketPrograms
 from tcptrace.sources.live.ring import Ring
 
@@ -77,7 +77,7 @@ class LiveSource:
         self._is_down = False
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
-        self.interfaces = [CaptureInterface(interface.name, None, LINK_TYPES[interface.link], snaplen)]
+        self.interfaces = [CaptureInterface(interface.name, description(interface.name), LINK_TYPES[interface.link], snaplen)]
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
         self._follow_clock()
