@@ -77,7 +77,8 @@ class LiveSource:
         self._is_down = False
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
-        self.interfaces = [CaptureInterface(interface.name, description(interface.name), LINK_TYPES[interface.link], snaplen)]
+        link_type = LINK_TYPES[interface.link]
+        self.interfaces = [CaptureInterface(interface.name, description(interface.name), link_type, snaplen)]
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
         self._follow_clock()
