@@ -218,7 +218,6 @@ def test_of_a_file_there_is_one_table_and_then_the_totals(
     table.open(file_info)
     table.ended(ended)
     view = make_view(left, totals, time_ns=1_700_000_125 * SECOND)
-    table.update(view)
     assert stream.getvalue() == ""
     table.close(view)
     table.close(view)
