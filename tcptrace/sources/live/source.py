@@ -77,11 +77,13 @@ class LiveSource:
         self._is_down = False
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
-        self.interfaces = [CaptureInterface(interface.name, None, LINK_TYPES[interface.link], snaplen)]
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
         self._follow_clock()
         self.attached = self._attach()
+        # A capture says how it saw the packets: what that leaves out (GRO, a queue's drops) depends on it.
+        seen = f"{interface.link}, seen by {self.attached}"
+        self.interfaces = [CaptureInterface(interface.name, seen, LINK_TYPES[interface.link], snaplen)]
         self.start_ns = time.monotonic_ns()
 
     def _attach(self) -> str:
