@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from typing import TextIO
 
 
 def main() -> None:
@@ -22,6 +24,13 @@ def stand_on_firm_ground() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
+    # Python made no object of what was closed when it started.  No stdin stays none: it is not an empty one.
+    sys.stdout, sys.stderr = sys.stdout or writer_to(1), sys.stderr or writer_to(2)
+
+
+def writer_to(number: int) -> TextIO:
+    """A text file on a descriptor that stays open."""
+    return open(number, "w", encoding="utf-8", closefd=False)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,9 @@ def standard_output() -> TextIO:
 
 
 def say(line: str) -> None:
-    """A line for the user that is not output."""
-    click.echo(f"tcptrace: {line}", err=True)
+    """A line for the user that is not output; one, whatever the names of files in it are."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in line)
+    click.echo(f"tcptrace: {printable}", err=True)
 
 
 def warn(line: str) -> None:

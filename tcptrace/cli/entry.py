@@ -8,7 +8,7 @@ import click
 
 from tcptrace.cli.command import command
 from tcptrace.cli.endings import OutputStalled, ReaderGone, say
-from tcptrace.errors import TcptraceError, UsageError
+from tcptrace.errors import NotPermittedError, TcptraceError, UsageError
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     except TcptraceError as error:
         fail(error, verbose)
     except OSError as error:
-        fail(TcptraceError(f"{error.filename or 'output'}: {error.strerror or error}"), verbose)
+        kind = NotPermittedError if isinstance(error, PermissionError) else TcptraceError
+        fail(kind(f"{error.filename or 'standard output'}: {error.strerror or error}"), verbose)
     except Exception as error:
         fail(TcptraceError(f"{type(error).__name__}: {error}"), verbose)
 

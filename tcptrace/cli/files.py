@@ -1,5 +1,6 @@
 """Capture files, analysed."""
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -32,11 +33,15 @@ def run_files(options: Options) -> None:
 
     refuse_live_options(options)
     refuse_contradictions(options)
-    expression = pcap_filter.combine(all_filter_words(options), options.ports, options.hosts)
-    source = CaptureSource(options.files, expression, keep_frames=options.wants_frames)
+    words = all_filter_words(options)
+    expression = pcap_filter.combine(words, options.ports, options.hosts)
+    try:
+        source = CaptureSource(options.files, expression, keep_frames=options.wants_frames)
+    except UsageError as error:
+        raise UsageError(f"{error}{filter_hint(words)}") from error
     stop = StopRequest()  # until here, where the first packet may be long in coming, Ctrl-C just ends the program
     sinks = make_sinks(options, FileAccess())
-    bar = ProgressBar(source)
+    bar = ProgressBar(source, options)
     info = TraceInfo(
         None, None, expression, source.clock, __version__, files=options.files, interfaces=source.interfaces
     )
@@ -76,12 +81,23 @@ def all_filter_words(options: Options) -> tuple[str, ...]:
     return first + options.filter_words
 
 
-class ProgressBar:
-    """How far the files are read, on stderr where that is a terminal and stdout is not written meanwhile."""
+def filter_hint(words: tuple[str, ...]) -> str:
+    """What to say of a filter that is none because the shell, or a habit, has put something else there."""
+    for word in words:
+        if os.path.isfile(word):
+            return f"; {word} is a file: each needs a -f of its own"
+        if os.path.isdir(f"/sys/class/net/{word}"):
+            return f"; {word} is an interface, and -f reads a file instead"
+    return ""
 
-    def __init__(self, source: Any) -> None:
+
+class ProgressBar:
+    """How far the files are read, on stderr where that is a terminal and nothing else is written there meanwhile."""
+
+    def __init__(self, source: Any, options: Options) -> None:
         self._source = source
-        self._wanted = sys.stderr.isatty()
+        self._color = options.color
+        self._wanted = sys.stderr.isatty() and not (options.prints_meanwhile and sys.stdout.isatty())
         self._next_s = time.monotonic() + PROGRESS_AFTER_S
         self._progress: Progress | None = None
 
@@ -107,7 +123,8 @@ class ProgressBar:
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
         )
-        bar = progress.Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+        console = Console(stderr=True, no_color=None if self._color else True)
+        bar = progress.Progress(*columns, console=console, transient=True, auto_refresh=False)
         self._task = bar.add_task("reading", total=None)
         bar.start()
         return bar

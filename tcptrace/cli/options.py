@@ -53,6 +53,11 @@ class Options:
         return self.packets and self.verbose and not self.json
 
     @property
+    def prints_meanwhile(self) -> bool:
+        """Lines go to stdout while files are read, not at the end alone."""
+        return self.packets or self.json or self.ladder or self.interval is not None
+
+    @property
     def wants_frames(self) -> bool:
         """Some output needs the packets' own bytes."""
         return self.output is not None or self.layers

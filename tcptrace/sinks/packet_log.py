@@ -1,17 +1,15 @@
 """The packet log: one line a packet, as text."""
 
-from collections.abc import Callable
 from typing import IO, Any, Final
 
 import numpy.typing as npt
-from rich.console import COLOR_SYSTEMS, Console
-from rich.style import Style
 from rich.text import Text
 
 from tcptrace import records as r
 from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.sinks import bulk, human
 from tcptrace.sinks.elapsed import elapsed_s
+from tcptrace.sinks.paint import painter
 from tcptrace.sinks.plain_table import console_for, print_lines
 from tcptrace.sinks.summary import Summary
 
@@ -22,9 +20,6 @@ _FIELDS: Final = ("seq", "ack", "window", "payload_bytes", "segments", "flags", 
 
 _STYLES: Final = ((r.FLAG_RST, "red"), (r.FLAG_SYN, "green"), (r.FLAG_FIN, "yellow"))
 """The first flag that a packet has gives its line the colour."""
-
-Paint = Callable[[str, str], str]
-"""Text and a style to what is written."""
 
 
 def options_text(packet: Any) -> str:
@@ -89,14 +84,6 @@ def _style(flags: int) -> str:
     return next((style for flag, style in _STYLES if flags & flag), "")
 
 
-def _painter(console: Console) -> Paint | None:
-    """How to colour, or None where the stream or the user (--no-color, NO_COLOR) has none."""
-    system = COLOR_SYSTEMS.get(console.color_system or "")
-    if not console.is_terminal or console.no_color or system is None:
-        return None
-    return lambda text, style: Style.parse(style).render(text, color_system=system) if style else text
-
-
 class PacketLog:
     """The --packets output: every packet's line, and the summary at the end."""
 
@@ -108,7 +95,7 @@ class PacketLog:
     ) -> None:
         self._stream = stream
         self._console = console_for(stream, color=color)
-        self._paint = _painter(self._console)
+        self._paint = painter(self._console)
         self._summary = Summary(sort, summary_rows)
         self._info: TraceInfo | None = None
         self._closed = False
@@ -125,9 +112,8 @@ class PacketLog:
         for start in range(0, len(batch.records), _BATCH_LINES):
             part = slice(start, start + _BATCH_LINES)
             lines = packet_lines(batch.records[part], batch.findings[part], self._info)
-            if self._paint:
-                lines = list(map(self._paint, lines, map(_style, batch.records["flags"][part].tolist())))
-            self._stream.write("".join([f"{line}\n" for line in lines]))
+            painted = map(self._paint, lines, map(_style, batch.records["flags"][part].tolist()))
+            self._stream.write("".join([f"{line}\n" for line in painted]))
             self._stream.flush()
 
     def ended(self, rows: Rows) -> None:

@@ -51,8 +51,7 @@ def print_lines(console: Console, lines: list[Text]) -> None:
 class PlainTable:
     """The table for a file or a pipe.  `width` in characters is the terminal's, or 80, unless given.
 
-    Of capture files it prints the summary and nothing before: `summary_rows` connections, or as many as
-    `Summary` finds good.
+    The summary has `summary_rows` connections, or as many as `Summary` finds good.
     """
 
     wants_packets = False
@@ -75,6 +74,7 @@ class PlainTable:
         self._summary = Summary(sort, summary_rows)
         self._widths = screen.Widths()
         self._info: TraceInfo | None = None
+        self._printed = False
         self._closed = False
 
     def open(self, info: TraceInfo) -> None:
@@ -82,7 +82,7 @@ class PlainTable:
         self._info = info
         self._summary.open(info, self._console)
         if not screen.reads_files(info):
-            print_lines(self._console, [screen.waiting(info)])
+            self._print([screen.waiting(info)])
 
     def packets(self, batch: PacketBatch) -> None:
         """Not asked for."""
@@ -101,17 +101,21 @@ class PlainTable:
             return
         width = self._console.width
         lines = screen.header(self._info, screen.Figures(view.totals, elapsed_s(view), view.cpu_percent), width)
-        layout = self._widths.layout(rows, width)
+        layout = self._widths.layout(rows, width, by_id=screen.reads_files(self._info))
         lines += [Text(), *screen.table(rows, layout, view.totals.connections - len(rows), width)]
-        print_lines(self._console, [Text(), *lines])
+        self._print(lines)
 
     def close(self, view: View) -> None:
         """The summary."""
         if self._closed or self._info is None:
             return
         self._closed = True
-        lines = self._summary.lines(self._info, view, elapsed_s(view), self._console.width)
-        print_lines(self._console, lines if screen.reads_files(self._info) else [Text(), *lines])
+        self._print(self._summary.lines(self._info, view, elapsed_s(view), self._console.width))
+
+    def _print(self, lines: list[Text]) -> None:
+        """With an empty line between it and what was before."""
+        print_lines(self._console, [Text(), *lines] if self._printed else lines)
+        self._printed = True
 
     def restore(self) -> None:
         """Nothing to undo."""

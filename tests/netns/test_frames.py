@@ -184,7 +184,8 @@ def test_any_snaplen(name: str, snaplen: int, monkeypatch: pytest.MonkeyPatch) -
     assert source.frames() == expected
     assert super_packets(expected) > 20
     assert not (source.records["note"] & 0x18).any()
-    described = {"name": "veth0", "description": None, "link_type": 1, "snaplen": min(snaplen, MOST_BYTES)}
+    seen = f"ethernet, seen by {source.said['attached']}"
+    described = {"name": "veth0", "description": seen, "link_type": 1, "snaplen": min(snaplen, MOST_BYTES)}
     assert source.said["interfaces"] == [described]
 
 

@@ -83,7 +83,8 @@ def decode_ipv4(packet: bytes, record: dict[str, Any]) -> dict[str, Any]:
         raise WrongError("malformed_ipv4")
     if protocol != 6:
         raise WrongError("not_tcp")
-    total = total or len(packet)
+    if total == 0 and len(packet) > 65_535:  # only super-packets leave it out
+        total = len(packet)
     if not header <= total <= len(packet):
         raise WrongError("malformed_ipv4")
     if fragment % 0x2000:
@@ -100,7 +101,9 @@ def decode_ipv6(packet: bytes, record: dict[str, Any]) -> dict[str, Any]:
         raise WrongError("malformed_ipv6")
     record |= {"ip_version": 6, "traffic_class": first >> 20 & 255, "ip_id": 0, "ttl": ttl}
     record |= {"src_addr": src, "dst_addr": dst}
-    rest = packet[40 : 40 + length] if length else packet[40:]
+    if length == 0 and len(packet) - 40 > 65_535:
+        length = len(packet) - 40
+    rest = packet[40 : 40 + length]
     for _ in range(8):
         if kind == 6:
             return decode_tcp(rest, record)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.errors import TcptraceError, UsageError
+from tcptrace.errors import NotPermittedError, TcptraceError, UsageError
 from tcptrace.model import PacketBatch, Rows, TraceInfo, View
 from tcptrace.records import Frames
 from tcptrace.sinks.capture_writer.compression import Compressions
@@ -41,8 +41,9 @@ class CaptureWriter:
     rotate_…: see rotation.Rotation.
     open_file and remove_file: for files that this process itself may not open (any more).
     application: who writes, "tcptrace VERSION" if None; comments: only pcapng has them.
-    Raises UsageError and MissingFeatureError; the methods TcptraceError once when a file cannot be written, and
-    BrokenPipeError when a pipe's reader is gone: further packets are ignored then.
+    Raises UsageError and MissingFeatureError; the methods once TcptraceError when a file cannot be written
+    (NotPermittedError when it may not be opened), and BrokenPipeError when a pipe's reader is gone: further packets are
+    ignored then.
     """
 
     wants_packets = True
@@ -203,7 +204,7 @@ class CaptureWriter:
         output, self._output = self._output, None
         text = f"{error.filename or self._shown_path()}: {error.strerror or error}"
         if output is None:
-            return TcptraceError(text)
+            return (NotPermittedError if isinstance(error, PermissionError) else TcptraceError)(text)
         output.end_after_error(self._last_blocks(output))
         count = output.packets.total()
         return TcptraceError(f"{text}; {'1 packet is' if count == 1 else f'{count} packets are'} in it")

@@ -14,9 +14,10 @@ from tcptrace.sinks.layers.glossary import findings_layer
 from tcptrace.sinks.layers.link import tag_control
 from tcptrace.sinks.layers.memory import Memory
 from tcptrace.sinks.layers.parts import Layer, Scene
-from tcptrace.sinks.layers.render import heading_lines, layer_lines, painter
+from tcptrace.sinks.layers.render import heading_lines, layer_lines
+from tcptrace.sinks.paint import painter
 from tcptrace.sinks.plain_table import console_for, print_lines
-from tcptrace.sinks.summary import SUMMARY_ROWS, Summary
+from tcptrace.sinks.summary import Summary
 
 _ARROWS: Final = {r.DIRECTION_INGRESS: "← in", r.DIRECTION_EGRESS: "→ out"}
 _STYLES: Final = ((r.FLAG_RST, "bold red"), (r.FLAG_SYN, "bold green"), (r.FLAG_FIN, "bold yellow"))
@@ -36,7 +37,7 @@ class LayerLog:
         *,
         sort: str = "rate",
         color: bool = True,
-        summary_rows: int = SUMMARY_ROWS,
+        summary_rows: int | None = None,
         width: int | None = None,
     ) -> None:
         self._stream = stream
@@ -51,6 +52,7 @@ class LayerLog:
     def open(self, info: TraceInfo) -> None:
         """Nothing is printed before the first packet."""
         self._info = info
+        self._summary.open(info, self._console)
 
     def packets(self, batch: PacketBatch) -> None:
         """A block of lines each, with an empty line after it."""

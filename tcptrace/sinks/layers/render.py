@@ -1,18 +1,13 @@
 """Layers as lines of text: names, values and meanings in columns, no wider than asked for."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
-from rich.console import COLOR_SYSTEMS, Console
-from rich.style import Style
-
 from tcptrace.sinks import human
 from tcptrace.sinks.layers.parts import DUMP_BYTES, Field, Layer, Tone
-
-Paint = Callable[[str, str], str]
-"""Text and a Rich style to what is written."""
+from tcptrace.sinks.paint import Paint
 
 _LAYER_INDENT: Final = 2
 _FIELD_INDENT: Final = 4
@@ -29,14 +24,6 @@ _DUMP_COLUMNS: Final = ((16, 78), (8, 44), (4, 30))
 _TITLE: Final = "bold cyan"
 _MEANING: Final = "dim"
 _TONES: Final[dict[Tone, str]] = {"plain": "", "good": "green", "warning": "yellow", "bad": "bold red", "quiet": "dim"}
-
-
-def painter(console: Console) -> Paint:
-    """How to colour; as it is where the stream or the user (--no-color, NO_COLOR) has no colour."""
-    system = COLOR_SYSTEMS.get(console.color_system or "")
-    if not console.is_terminal or console.no_color or system is None:
-        return lambda text, style: text
-    return lambda text, style: Style.parse(style).render(text, color_system=system) if style and text else text
 
 
 def heading_lines(parts: Sequence[str], width: int, style: str, paint: Paint) -> list[str]:

@@ -77,12 +77,14 @@ class LiveSource:
         self._is_down = False
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
-        link_type = LINK_TYPES[interface.link]
-        self.interfaces = [CaptureInterface(interface.name, description(interface.name), link_type, snaplen)]
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
         self._follow_clock()
         self.attached = self._attach()
+        # A capture says how it saw the packets: what that leaves out (GRO, a queue's drops) depends on it.
+        what = description(interface.name) or interface.link
+        seen = f"{what}, seen by {self.attached}"
+        self.interfaces = [CaptureInterface(interface.name, seen, LINK_TYPES[interface.link], snaplen)]
         self.start_ns = time.monotonic_ns()
 
     def _attach(self) -> str:
