@@ -78,7 +78,7 @@ def test_an_interval_adds_tables_to_the_summary(capture: Path) -> None:
     without, with_interval = run("-f", capture), run("-f", capture, "--interval", "1")
     assert without.stdout.count(b"192.0.2.1:40000") == 1
     assert with_interval.stdout.count(b"192.0.2.1:40000") == 3
-    assert with_interval.stdout.count(b"\n1 packets") == 2  # when the first second was over, and the next
+    assert with_interval.stdout.count(b"\n1 packet ") == 2  # when the first second was over, and the next
     assert with_interval.stdout.endswith(b"\n" + without.stdout)
 
 
