@@ -89,3 +89,31 @@ def match(name: str, connections: list[dict[str, Any]], reference: dict[str, Any
         if candidates:
             streams.append(Stream(f"{name}:{stream['stream']}", stream, candidates.pop(0)))
     return streams
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction of one of our connections, and what Ostermann's tcptrace says of it by its own labels."""
+
+    stream: Stream
+    which: str
+    theirs: dict[str, Any]
+
+    def ours(self, name: str) -> Any:
+        return self.stream.ours[f"{self.stream.direction(self.which)}_{name}"]
+
+
+def ostermann_directions(reference: dict[str, Any], streams: list[Stream]) -> list[Direction]:
+    """Those with RTT samples, of connections whose two ends had no other; its a and b are put as tshark's."""
+    directions = []
+    for connection in reference.get("tcptrace", {}).get("connections", []):
+        ends = [endpoint(connection[end]) for end in ("a", "b")]
+        matching = [s for s in streams if {endpoint(s.truth["a"]), endpoint(s.truth["b"])} == set(ends)]
+        if len(matching) != 1:
+            continue
+        is_turned = endpoint(matching[0].truth["a"]) != ends[0]
+        for which, other in (("a2b", "b2a"), ("b2a", "a2b")):
+            theirs = connection.get(which, {})
+            if theirs.get("RTT samples"):
+                directions.append(Direction(matching[0], other if is_turned else which, theirs))
+    return directions
