@@ -7,8 +7,6 @@ It ends when the tracer does, which the socket between them says.
 """
 
 import os
-import select
-import signal
 import socket
 import struct
 from collections.abc import Callable
@@ -16,8 +14,8 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from tcptrace.errors import TcptraceError
-from tcptrace.sources.live.guard import EXIT_TIMEOUT_S, UNTOUCHED_SIGNALS
 from tcptrace.sources.live.privileges import User, choose_user
+from tcptrace.sources.live.side_process import await_exit, detach, signals_blocked
 
 # As `ps` and /proc/PID/comm show it; the kernel keeps 15 bytes.
 PROCESS_NAME: Final = "tcptrace-opener"
@@ -59,18 +57,16 @@ class FileOpener:
         owner = sudo_user(os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID"))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(ANSWER_TIMEOUT_S)
-        # Until the process ignores signals none may reach it, or it would run the tracer's handlers.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            pid = os.fork()
-            if pid == 0:
-                _run(ours, theirs, folder_fd, path_of, owner)
+            with signals_blocked():
+                pid = os.fork()
+                if pid == 0:
+                    _run(ours, theirs, folder_fd, path_of, owner)
             theirs.close()
             return cls(pid, ours, path_of)
         except OSError as error:
             raise TcptraceError(f"cannot start the process that opens files: {error.strerror}") from error
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os.close(folder_fd)
 
     def open(self, number: int) -> int:
@@ -92,12 +88,7 @@ class FileOpener:
         if self._connection.fileno() < 0:
             return
         self._connection.close()
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        poller.poll(EXIT_TIMEOUT_S * 1000)
-        os.close(self._pidfd)
-        with suppress(ChildProcessError):  # where SIGCHLD is ignored the kernel has reaped it
-            os.waitpid(self.pid, os.WNOHANG)
+        await_exit(self.pid, self._pidfd)
 
     def _ask(self, what: bytes, number: int) -> list[int]:
         self._requests += 1
@@ -153,30 +144,13 @@ def _run(
     """The forked child's whole life; never returns into the tracer's code, whatever happens."""
     try:
         tracers_end.close()
-        _detach_from_tracer({connection.fileno(), folder_fd})
+        detach(PROCESS_NAME, {connection.fileno(), folder_fd})
+        os.chdir("/")
         with suppress(OSError):  # the tracer died in the middle of a request
             while request := connection.recv(REQUEST.size):
                 _serve(connection, request, folder_fd, path_of, owner)
     finally:
         os._exit(0)
-
-
-def _detach_from_tracer(kept: set[int]) -> None:
-    """A session of its own, deaf to signals, with no file of the tracer's but those kept."""
-    os.setsid()
-    with suppress(OSError), open("/proc/self/comm", "w", encoding="utf-8") as comm:
-        comm.write(PROCESS_NAME)
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - UNTOUCHED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for fd in {int(entry) for entry in os.listdir("/proc/self/fd")} - kept:
-        with suppress(OSError):  # the one that listed the folder is closed already
-            os.close(fd)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.chdir("/")
 
 
 def _serve(connection: socket.socket, request: bytes, folder_fd: int, path_of: PathOf, owner: User | None) -> None:

@@ -12,13 +12,12 @@ Importing this is cheap: pyroute2 is imported in the guard alone, while the trac
 import json
 import os
 import select
-import signal
 import socket
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from tcptrace.errors import MissingFeatureError, NotPermittedError, TcptraceError
+from tcptrace.sources.live.side_process import await_exit, detach, signals_blocked
 
 if TYPE_CHECKING:
     from tcptrace.sources.live.guard_netlink import Attachments
@@ -28,19 +27,6 @@ PROCESS_NAME = "tcptrace-guard"
 MESSAGE_BYTES = 4096
 # More than the guard's import of pyroute2 and its wait for another tracer's lock, on a busy machine.
 ANSWER_TIMEOUT_S = 20.0
-EXIT_TIMEOUT_S = 5.0
-
-# Left as they are: what cannot be changed, what says that the guard itself is broken, and SIGALRM, which bounds a wait.
-UNTOUCHED_SIGNALS = {
-    signal.SIGKILL,
-    signal.SIGSTOP,
-    signal.SIGSEGV,
-    signal.SIGBUS,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGABRT,
-    signal.SIGALRM,
-}
 
 ERROR_KINDS = {kind.__name__: kind for kind in (TcptraceError, MissingFeatureError, NotPermittedError)}
 
@@ -61,18 +47,15 @@ class Guard:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(ANSWER_TIMEOUT_S)
         tracer_pid = os.getpid()
-        # Until the guard ignores signals none may reach it, or it would run the tracer's handlers.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            pid = os.fork()
-            if pid == 0:
-                _run_guard(ours, theirs, tracer_pid)
+            with signals_blocked():
+                pid = os.fork()
+                if pid == 0:
+                    _run_guard(ours, theirs, tracer_pid)
             theirs.close()
             return cls(pid, ours)
         except OSError as error:
             raise TcptraceError(f"cannot start the process that removes the filters: {error.strerror}") from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
     def attach_tc(self, ifindex: int, program_fd: int, *, ingress: bool, egress: bool) -> None:
         """Attach a BPF_PROG_TYPE_SCHED_CLS program to the clsact hooks of an interface, all or none.
@@ -98,7 +81,7 @@ class Guard:
             self._ask(None, do="remove")
         finally:
             self._connection.close()
-            self._wait_for_exit()
+            await_exit(self.pid, self._pidfd)
 
     def __enter__(self) -> "Guard":
         return self
@@ -131,49 +114,17 @@ class Guard:
             raise ERROR_KINDS[answer["error"]](answer["message"])
         return answer["value"]
 
-    def _wait_for_exit(self) -> None:
-        """Reap the guard; one that is late ends by itself later, all it had to do being done."""
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        poller.poll(EXIT_TIMEOUT_S * 1000)
-        os.close(self._pidfd)
-        with suppress(ChildProcessError):  # where SIGCHLD is ignored the kernel has reaped it
-            os.waitpid(self.pid, os.WNOHANG)
-
 
 def _run_guard(tracers_end: socket.socket, connection: socket.socket, tracer_pid: int) -> NoReturn:
     """The forked child's whole life; never returns into the tracer's code, whatever happens."""
     try:
         tracers_end.close()
-        _detach_from_tracer(connection)
+        detach(PROCESS_NAME, {connection.fileno()})
         tracer = os.pidfd_open(tracer_pid)
         if os.getppid() == tracer_pid:  # else it is dead already, and its number may be another's
             _serve(connection, tracer)
     finally:
         os._exit(0)
-
-
-def _detach_from_tracer(connection: socket.socket) -> None:
-    """A session of its own, deaf to signals, with no file of the tracer's but the connection.
-
-    Whoever reads the tracer's output must see its end when the tracer dies, not when the guard does.
-    """
-    os.setsid()
-    with suppress(OSError), open("/proc/self/comm", "w", encoding="utf-8") as comm:  # root's, with file capabilities
-        comm.write(PROCESS_NAME)
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - UNTOUCHED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for fd in [int(entry) for entry in os.listdir("/proc/self/fd")]:
-        if fd > 2 and fd != connection.fileno():
-            with suppress(OSError):  # the one that listed the folder is closed already
-                os.close(fd)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    if null > 2:
-        os.close(null)
 
 
 def _serve(connection: socket.socket, tracer: int) -> None:
