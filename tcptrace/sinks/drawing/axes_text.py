@@ -32,9 +32,11 @@ def ascending_width(value: float) -> float:
     return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9)))
 
 
-def packets_note(packets: int, marks: int, not_kept: int) -> str:
-    """How much of it is in the picture."""
-    note = f"{packets:,} packets, shown as {marks:,} marks"
+def packets_note(packets: int, not_kept: int, marks: int | None = None) -> str:
+    """How much of it is in the picture; `marks` are told where they are fewer than the packets."""
+    note = human.plural(packets, "packet")
+    if marks is not None and marks < packets:
+        note += f", shown as {human.plural(marks, 'mark')}"
     return f"{note}; {not_kept:,} later ones not drawn: memory for packets was full" if not_kept else note
 
 
