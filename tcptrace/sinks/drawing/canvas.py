@@ -28,6 +28,8 @@ NOTE_POINTS: Final = 8
 
 SENT: Final = kinds.BLUE
 RECEIVED: Final = kinds.VERMILION
+SENT_DARK: Final = "#003A5D"
+RECEIVED_DARK: Final = "#6B2F00"
 GRID: Final = "#DDDDDD"
 
 _SETTINGS: Final[Any] = {

@@ -30,7 +30,8 @@ _COLORS: Final = (
 )  # fmt: skip
 _HATCHES: Final = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
 _OTHERS: Final = "#BBBBBB"
-_SIDES: Final = ((canvas.SENT, "o", "-"), (canvas.RECEIVED, "x", "--"))
+# Of each direction: its colour, the same dark for what lies upon it, its mark and its line.
+_SIDES: Final = ((canvas.SENT, canvas.SENT_DARK, "o", "-"), (canvas.RECEIVED, canvas.RECEIVED_DARK, "x", "--"))
 
 
 def draw(history: History, arrow: str) -> Figure:
@@ -68,7 +69,7 @@ def _count(figure: Figure, text: str) -> None:
 
 def _throughput(axes: Axes, series: ConnectionSeries) -> int:
     edges = series.bins.edges()
-    for side, (color, _, _), arrow in zip(series.directions, _SIDES, ("src to dst", "dst to src"), strict=True):
+    for side, (color, *_), arrow in zip(series.directions, _SIDES, ("src to dst", "dst to src"), strict=True):
         if side.payload_bytes:
             axes.stairs(side.payload_per_s, edges, color=color, linewidth=1.3, label=f"{arrow}, payload")
             axes.stairs(side.goodput_per_s, edges, color=color, fill=True, alpha=0.25, label=f"{arrow}, goodput")
@@ -82,7 +83,7 @@ def _rtt(axes: Axes, series: ConnectionSeries) -> int:
     marks = 0
     highest = max(float(side.rtt.y.max()) for side in series.directions if len(side.rtt.x)) or 1.0
     grid = Grid(*canvas.time_limits(series.duration_s), 0, highest, canvas.COLUMNS, _ROWS).coarser(_DOT_PIXELS)
-    for side, (color, marker, dashes), arrow in zip(
+    for side, (color, dark, marker, dashes), arrow in zip(
         series.directions, _SIDES, ("src to dst", "dst to src"), strict=True
     ):
         if not len(side.rtt.x):
@@ -91,12 +92,12 @@ def _rtt(axes: Axes, series: ConnectionSeries) -> int:
         few = len(kept) <= _FEW
         axes.plot(
             side.rtt.x[kept], side.rtt.y[kept], marker, color=color, clip_on=False,
-            markersize=5 if few else 3, alpha=0.9 if few else 0.5, label=f"{arrow}, samples",
+            markersize=5 if few else 3, alpha=0.9 if few else 0.4, label=f"{arrow}, samples",
         )  # fmt: skip
         marks += len(kept)
         if len(side.rtt.x) > len(side.rtt_median.x):  # otherwise each sample is the median of its bin
             medians = axes.stairs(
-                *_levels(side.rtt_median, series.bins), baseline=None, color=color, label=f"{arrow}, median"
+                *_levels(side.rtt_median, series.bins), baseline=None, color=dark, label=f"{arrow}, median"
             )
             medians.set(linewidth=1.6, linestyle=dashes)
             marks += len(side.rtt_median.x)
@@ -123,7 +124,7 @@ def _flight(axes: Axes, side: DirectionSeries, name: str) -> int:
         cut_off = round(float(side.window.y.max())) if len(within) < len(side.window.y) else 0
         highest = max(highest, float(within.max(initial=0)))
         lines += [(side.window, kinds.ORANGE, "receiver's window")] * bool(len(within))
-    notes = axes_text.window_notes(side.window is not None, cut_off)
+    notes = axes_text.flight_notes(side.window is not None, cut_off)
     highest = max(highest, 1.0)
     grid = Grid(left, right, 0, highest, canvas.COLUMNS, _ROWS)
     marks = 0
@@ -134,9 +135,7 @@ def _flight(axes: Axes, side: DirectionSeries, name: str) -> int:
     axes.set_ylim(0, highest * 1.05)
     axes.set_title(f"Bytes in flight, {name}")
     canvas.label_bytes(axes, "bytes")
-    canvas.note(
-        axes, "; ".join(note.replace("window edge", "window") for note in notes).replace("above the picture", "high")
-    )
+    canvas.note(axes, "; ".join(notes))
     return marks
 
 

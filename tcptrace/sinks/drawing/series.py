@@ -20,6 +20,7 @@ Array = npt.NDArray[Any]
 BINS: Final = 120
 _SHORTEST_BIN_S: Final = 1e-6
 
+_SENT_AGAIN: Final = kinds.bit("retransmission") | kinds.bit("local_drop")
 _NOTHING_NEW: Final = kinds.bit("keep_alive")
 
 
@@ -83,7 +84,7 @@ def new_bytes(packets: Array, seq: Array, direction: int) -> Array:
     led = np.where(payload > 0, end, np.iinfo(np.int64).min)
     before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(led)[:-1]]) if len(led) else led
     analysis = packets["analysis"][sends]
-    fresh = np.where(analysis & kinds.bit("retransmission") != 0, end - np.clip(before, begin, end), payload)
+    fresh = np.where(analysis & _SENT_AGAIN != 0, end - np.clip(before, begin, end), payload)
     fresh[analysis & _NOTHING_NEW != 0] = 0
     found = np.zeros(len(packets), np.int64)
     found[sends] = fresh

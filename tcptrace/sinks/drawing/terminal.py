@@ -24,6 +24,8 @@ _ASCII: Final = str.maketrans(
     {"│": "|", "└": "+", "─": "-", "┤": "|", "┃": "|", "╌": "-", "µ": "u", "…": "~", "·": "."}
 )
 _MIN_COLUMNS: Final = 10
+# More of a kind stay where they are: moved aside they would show things where they never were.
+_FEW_LETTERS: Final = 20
 # Where a letter goes whose place is taken: there, above, below, right, left, and so on.
 _NEAREST: Final = sorted(
     ((up, right) for up in range(-2, 3) for right in range(-2, 3)),
@@ -82,11 +84,15 @@ class Panel:
             self.letters(Points(points.x[:1], points.y[:1]), letter, style)
 
     def letters(self, points: Points, letter: str, style: str) -> None:
-        """A letter in place of the dots at each point, or beside it where another letter is already."""
+        """A letter in place of the dots at each point; where another is already, beside it, or of many nowhere."""
+        few = len(points.x) <= _FEW_LETTERS
         for column, row in zip(*self._dots(points.x, points.y), strict=True):
             place = row // _DOTS_HIGH, column // _DOTS_WIDE
-            free = [cell for cell in self._around(*place) if self._letters.get(cell, letter) == letter]
-            row_of_letter, column_of_letter = free[0] if free else place
+            cells = self._around(*place) if few else [place]
+            free = [cell for cell in cells if self._letters.get(cell, letter) == letter]
+            if not free:
+                continue
+            row_of_letter, column_of_letter = free[0]
             self._letters[row_of_letter, column_of_letter] = letter
             self._dot(column_of_letter * _DOTS_WIDE, row_of_letter * _DOTS_HIGH, style, letter)
 

@@ -49,7 +49,7 @@ def _panel(made: Diagram, name: str, rows: int, width: int, plain: bool) -> list
             panel.beginning(thin.stairs[label], kinds.LEGEND[label].letter, style)
     for label, bars in sorted(thin.bars.items(), key=lambda item: item[0] in kinds.EVENTS):
         panel.bars(bars.x, bars.low, bars.high, kinds.LEGEND[label].style)
-    for kind, points in thin.events_in_order():
+    for kind, points in reversed(thin.events_in_order()):  # the first has the place
         panel.letters(points, kind.letter, kind.style)
     notes = axes_text.window_notes(made.window_known, cut_off_bytes(made, panel.grid))
     return [
