@@ -6,6 +6,8 @@ from typing import Final
 from tcptrace.sinks import human
 
 _TIME_UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+# Fewer are all drawn: nobody wonders how many of them are there to be seen.
+_MANY_PACKETS: Final = 1000
 
 
 def time_unit(duration_s: float) -> tuple[float, str]:
@@ -32,9 +34,11 @@ def ascending_width(value: float) -> float:
     return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9)))
 
 
-def packets_note(packets: int, marks: int, not_kept: int) -> str:
-    """How much of it is in the picture."""
-    note = f"{packets:,} packets, shown as {marks:,} marks"
+def packets_note(packets: int, not_kept: int, marks: int | None = None) -> str:
+    """How much of it is in the picture; of many packets, in how many `marks`."""
+    note = human.plural(packets, "packet")
+    if marks is not None and marks < packets >= _MANY_PACKETS:
+        note += f", shown as {human.plural(marks, 'mark')}"
     return f"{note}; {not_kept:,} later ones not drawn: memory for packets was full" if not_kept else note
 
 
@@ -42,6 +46,13 @@ def duration_label(seconds: float) -> str:
     """A bin's width: 50 ms, 2 s."""
     size, unit = time_unit(seconds * 2)
     return f"{round(seconds / size, 6):g} {unit}"
+
+
+def flight_notes(window_known: bool, cut_off: int) -> list[str]:
+    """What to say of a receiver's window that is not, or not all, beside the bytes in flight."""
+    if not window_known:
+        return ["window not drawn: its scale is unknown (not both SYNs seen)"]
+    return [f"window up to {human.byte_count(cut_off)}, above the picture"] * bool(cut_off)
 
 
 def window_notes(window_known: bool, cut_off: int) -> list[str]:

@@ -12,13 +12,16 @@ from tcptrace.sinks.drawing import axes_text, canvas, kinds
 from tcptrace.sinks.drawing.decimation import Grid, distinct_points, thin_line
 from tcptrace.sinks.drawing.history import Array, History
 from tcptrace.sinks.drawing.marks import Points
-from tcptrace.sinks.drawing.series import ConnectionSeries, DirectionSeries, connection_series, overview
+from tcptrace.sinks.drawing.series import Bins, ConnectionSeries, DirectionSeries, connection_series, overview
 
 _OVERVIEW_HEIGHT_IN: Final = 9.0
 _PANEL_IN: Final = 2.5
 _AROUND_IN: Final = 1.0
 _NAME_WIDTH: Final = 52
+# Fewer samples are drawn larger.
 _FEW: Final = 50
+# A window more than this many times as high as what was ever in flight would press that flat: it is cut off.
+_WINDOW_HEIGHTS: Final = 4
 _ROWS: Final = 260
 _DOT_PIXELS: Final = 3
 OVERVIEW_CONNECTIONS: Final = 8
@@ -27,7 +30,8 @@ _COLORS: Final = (
 )  # fmt: skip
 _HATCHES: Final = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
 _OTHERS: Final = "#BBBBBB"
-_SIDES: Final = ((canvas.SENT, "o", "-"), (canvas.RECEIVED, "x", "--"))
+# Of each direction: its colour, the same dark for what lies upon it, its mark and its line.
+_SIDES: Final = ((canvas.SENT, canvas.SENT_DARK, "o", "-"), (canvas.RECEIVED, canvas.RECEIVED_DARK, "x", "--"))
 
 
 def draw(history: History, arrow: str) -> Figure:
@@ -37,22 +41,25 @@ def draw(history: History, arrow: str) -> Figure:
     names = (f"{src} {arrow} {dst}", f"{dst} {arrow} {src}")
     flying = [direction for direction in (0, 1) if len(series.directions[direction].in_flight.x)]
     timed = any(len(side.rtt.x) for side in series.directions)
-    rows = 1 + timed + len(flying)
+    loaded = any(side.payload_bytes for side in series.directions) or not (timed or flying)
+    rows = loaded + timed + len(flying)
     figure = canvas.new_figure(_AROUND_IN + rows * _PANEL_IN, f"Connection {history.id}: {src} {arrow} {dst}")
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     panels[0].set_xlim(*canvas.time_limits(series.duration_s))
-    marks = _throughput(panels[0], series)
+    marks = _throughput(panels[0], series) if loaded else 0
     if timed:
-        marks += _rtt(panels[1], series)
-    for axes, direction in zip(panels[1 + timed :], flying, strict=True):
+        marks += _rtt(panels[int(loaded)], series)
+    for axes, direction in zip(panels[loaded + timed :], flying, strict=True):
         marks += _flight(axes, series.directions[direction], names[direction])
     for axes in panels:
         canvas.quiet_grid(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), borderaxespad=0)
     canvas.label_time(panels[-1], series.duration_s)
-    count = axes_text.packets_note(len(history.packets_kept), marks, history.not_kept)
-    _count(figure, count if timed else f"{count}; no round-trip time was measured")
+    notes = [axes_text.packets_note(history.packet_count(), history.not_kept, marks)]
+    notes += ["no payload"] * (not any(side.payload_bytes for side in series.directions))
+    notes += ["no round-trip time was measured"] * (not timed)
+    _count(figure, "; ".join(notes))
     return figure
 
 
@@ -62,58 +69,73 @@ def _count(figure: Figure, text: str) -> None:
 
 def _throughput(axes: Axes, series: ConnectionSeries) -> int:
     edges = series.bins.edges()
-    for side, (color, _, _), arrow in zip(series.directions, _SIDES, ("src to dst", "dst to src"), strict=True):
+    for side, (color, *_), arrow in zip(series.directions, _SIDES, ("src to dst", "dst to src"), strict=True):
         if side.payload_bytes:
             axes.stairs(side.payload_per_s, edges, color=color, linewidth=1.3, label=f"{arrow}, payload")
             axes.stairs(side.goodput_per_s, edges, color=color, fill=True, alpha=0.25, label=f"{arrow}, goodput")
     axes.set_ylim(bottom=0)
     axes.set_title("Throughput")
     canvas.label_bytes(axes, f"in bins of {axes_text.duration_label(series.bins.width_s)}", "/s")
-    canvas.note(axes, "" if any(side.payload_bytes for side in series.directions) else "no payload")
     return 4 * series.bins.count
 
 
 def _rtt(axes: Axes, series: ConnectionSeries) -> int:
     marks = 0
-    highest = max((float(side.rtt.y.max()) for side in series.directions if len(side.rtt.x)), default=1.0)
+    highest = max(float(side.rtt.y.max()) for side in series.directions if len(side.rtt.x)) or 1.0
     grid = Grid(*canvas.time_limits(series.duration_s), 0, highest, canvas.COLUMNS, _ROWS).coarser(_DOT_PIXELS)
-    for side, (color, marker, dashes), arrow in zip(
+    for side, (color, dark, marker, dashes), arrow in zip(
         series.directions, _SIDES, ("src to dst", "dst to src"), strict=True
     ):
         if not len(side.rtt.x):
             continue
         kept = distinct_points(side.rtt.x, side.rtt.y, grid)
+        few = len(kept) <= _FEW
         axes.plot(
-            side.rtt.x[kept], side.rtt.y[kept], marker, color=color, markersize=3, alpha=0.6, label=f"{arrow}, samples"
-        )
-        axes.plot(side.rtt_median.x, side.rtt_median.y, dashes, color=color, linewidth=1.4, label=f"{arrow}, median")
-        marks += len(kept) + len(side.rtt_median.x)
+            side.rtt.x[kept], side.rtt.y[kept], marker, color=color, clip_on=False,
+            markersize=5 if few else 3, alpha=0.9 if few else 0.4, label=f"{arrow}, samples",
+        )  # fmt: skip
+        marks += len(kept)
+        if len(side.rtt.x) > len(side.rtt_median.x):  # otherwise each sample is the median of its bin
+            medians = axes.stairs(
+                *_levels(side.rtt_median, series.bins), baseline=None, color=dark, label=f"{arrow}, median"
+            )
+            medians.set(linewidth=1.6, linestyle=dashes)
+            marks += len(side.rtt_median.x)
     axes.set_ylim(0, highest * 1.05)
     axes.set_title("Round-trip time of what is sent")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: human.duration_us(value)))
-    axes.set_ylabel("RTT")
+    canvas.label_round_trips(axes, highest)
     return marks
+
+
+def _levels(medians: Points, bins: Bins) -> tuple[Array, Array]:
+    """Heights of the bins, NaN where there is none, and the bins' edges: what is not known is not drawn."""
+    levels = np.full(bins.count, np.nan)
+    levels[bins.index(medians.x)] = medians.y
+    return levels, bins.edges()
 
 
 def _flight(axes: Axes, side: DirectionSeries, name: str) -> int:
     left, right = axes.get_xlim()
     highest = float(side.in_flight.y.max())
     lines = [(side.in_flight, kinds.BLUE, "in flight")]
-    notes = axes_text.window_notes(side.window is not None, 0)
+    cut_off = 0
     if side.window is not None and len(side.window.x):
-        lines.append((side.window, kinds.ORANGE, "receiver's window"))
-        highest = max(highest, float(side.window.y.max()))
-    grid = Grid(left, right, 0, highest or 1.0, canvas.COLUMNS, _ROWS)
+        within = side.window.y[side.window.y <= _WINDOW_HEIGHTS * highest]
+        cut_off = round(float(side.window.y.max())) if len(within) < len(side.window.y) else 0
+        highest = max(highest, float(within.max(initial=0)))
+        lines += [(side.window, kinds.ORANGE, "receiver's window")] * bool(len(within))
+    notes = axes_text.flight_notes(side.window is not None, cut_off)
+    highest = max(highest, 1.0)
+    grid = Grid(left, right, 0, highest, canvas.COLUMNS, _ROWS)
     marks = 0
-    for points, color, label in lines:
+    for points, color, label in reversed(lines):
         kept = _thin(points, grid)
-        dot = "." if len(kept.x) <= _FEW else ""  # a staircase of one point would not be seen
-        axes.plot(kept.x, kept.y, drawstyle="steps-post", marker=dot, color=color, linewidth=1.2, label=label)
+        canvas.staircase(axes, kept, color, label, len(points.x))
         marks += len(kept.x)
-    axes.set_ylim(0, (highest or 1.0) * 1.05)
+    axes.set_ylim(0, highest * 1.05)
     axes.set_title(f"Bytes in flight, {name}")
     canvas.label_bytes(axes, "bytes")
-    canvas.note(axes, "; ".join(note.replace("window edge", "window") for note in notes))
+    canvas.note(axes, "; ".join(notes))
     return marks
 
 

@@ -103,13 +103,17 @@ class History:
     ends: Endpoints
     packets_kept: Growing = field(default_factory=lambda: Growing(PACKET))
     sacks_kept: Growing = field(default_factory=lambda: Growing(SACK))
-    not_kept: int = 0  # packet records that came after the memory was full
+    not_kept: int = 0  # packets on the wire that came after the memory was full
     frame_bytes: list[int] = field(default_factory=lambda: [0, 0])  # by direction, kept or not
     scales: list[int] = field(default_factory=lambda: [SCALE_NOT_SEEN, SCALE_NOT_SEEN])  # that each end's SYN announced
 
     def packets(self) -> Array:
         """PACKET records."""
         return self.packets_kept.view()
+
+    def packet_count(self) -> int:
+        """How many packets on the wire those kept are: a super-packet counts its segments."""
+        return wire_packets(self.packets())
 
     def sacks(self) -> Array:
         """SACK records."""
@@ -138,6 +142,11 @@ def endpoints_of(record: Any, received: int) -> Endpoints:
     sender = human.address(record["src_addr"].tobytes(), version), int(record["src_port"])
     receiver = human.address(record["dst_addr"].tobytes(), version), int(record["dst_port"])
     return Endpoints(receiver, sender) if received else Endpoints(sender, receiver)
+
+
+def wire_packets(records: Array) -> int:
+    """How many packets on the wire these records are."""
+    return int(records["segments"].sum(dtype=np.int64))
 
 
 def compact(records: Array, findings: Array) -> Array:
@@ -206,7 +215,7 @@ class Collector:
             history.frame_bytes[direction] += int(records["frame_bytes"][of_direction].sum(dtype=np.int64))
         history.notice_scales(records, findings["received"])
         room = self._room(history)
-        history.not_kept += max(0, len(records) - room)
+        history.not_kept += wire_packets(records[max(room, 0) :])
         records, findings = records[:room], findings[:room]
         self._kept += len(records)
         history.sacks_kept.append(sack_blocks(records, len(history.packets_kept)))

@@ -31,7 +31,7 @@ class Bars:
 
 @dataclass
 class Points:
-    """Points, in order of x; for a staircase each height lasts until the next."""
+    """Points, in order of x; for a staircase each height lasts until the next, the last until the end."""
 
     x: Array
     y: Array
@@ -41,7 +41,7 @@ class Points:
 class Diagram:
     """What there is to draw of the bytes that one end sends.  Seconds since the connection began; relative numbers."""
 
-    packets: int = 0  # records with something in them to draw
+    packets: int = 0  # of the connection, both directions
     duration_s: float = 0.0  # of the connection
     payload_bytes: int = 0
     window_known: bool = True
@@ -91,7 +91,7 @@ class _Source:
         acks = ~sent & (self.packets["flags"] & r.FLAG_ACK != 0) & (self.packets["flags"] & r.FLAG_RST == 0)
         shift = self.history.window_shift(1 - direction)
         made = Diagram(
-            packets=len(self.packets),
+            packets=self.history.packet_count(),
             duration_s=float(self.time_s[-1]) if len(self.time_s) else 0.0,
             payload_bytes=int(self.packets["payload_bytes"][sent].sum(dtype=np.int64)),
             window_known=shift is not None,
@@ -132,12 +132,12 @@ class _Source:
         highest = np.maximum.accumulate(self.ack[acks])
         newest = self.ack[acks] == highest
         times = self.time_s[acks]
-        made.stairs[kinds.ACK.label] = _lasting(times[newest], highest[newest], made.duration_s)
+        made.stairs[kinds.ACK.label] = Points(times[newest], highest[newest])
         if shift is None:
             return
         scaled = np.where(self.packets["flags"] & r.FLAG_SYN != 0, 0, shift)  # a SYN's own window is never scaled
         edge = self.ack + (self.packets["window"].astype(np.int64) << scaled)
-        made.stairs[kinds.WINDOW.label] = _lasting(times[newest], edge[acks][newest], made.duration_s)
+        made.stairs[kinds.WINDOW.label] = Points(times[newest], edge[acks][newest])
 
     def _sacks(self, made: Diagram, direction: int) -> None:
         sacks = self.history.sacks()
@@ -159,11 +159,6 @@ class _Source:
     def _points(self, made: Diagram, kind: Kind, which: Array, place: Array) -> None:
         if which.any():
             made.events[kind.label] = Points(self.time_s[which], place[which])
-
-
-def _lasting(x: Array, y: Array, until: float) -> Points:
-    """A staircase that goes on until the connection's last packet."""
-    return Points(np.append(x, until), np.append(y, y[-1]))
 
 
 def limits(made: Diagram, margin: float = _MARGIN) -> tuple[float, float]:

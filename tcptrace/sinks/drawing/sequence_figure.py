@@ -7,6 +7,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tcptrace import records as r
 from tcptrace.sinks.drawing import axes_text, canvas, kinds
 from tcptrace.sinks.drawing.decimation import Grid
 from tcptrace.sinks.drawing.history import History
@@ -15,6 +16,8 @@ from tcptrace.sinks.drawing.marks import Diagram, cut_off_bytes, decimated, diag
 
 _HEIGHT_IN: Final = 8.5
 _PANELS_IN: Final = 6.4
+# Without payload there is little to see: a low page does.
+_EMPTY_HEIGHT_IN: Final = 4.5
 # A direction with less than this share of the other's payload is requests and ACKs: a small panel does.
 _MINOR_SHARE: Final = 0.05
 _MINOR_HEIGHT: Final = 0.45
@@ -25,19 +28,24 @@ _MARKER_POINTS: Final = 6.0
 _CROWD: Final = 150
 _CROWDED_POINTS: Final = 3.5
 _LEGEND_COLUMNS: Final = 7
+_NAMED_AT_MOST: Final = 20
+# Width and height of a name of three letters.
+_NAME_PIXELS: Final = (32, 14)
 
 _BAR_WIDTHS: Final = {kinds.DATA.label: 1.4, kinds.SACK.label: 1.2}
 _RETRANSMITTED_WIDTH: Final = 2.2
 _DUPLICATE_ACK: Final = kinds.ACKED_KINDS["duplicate_ack"]
+_SYN: Final = kinds.FLAG_KINDS[r.FLAG_SYN]
 _ZERO_WINDOW: Final = kinds.ACKED_KINDS["zero_window"]
-_STAIRS: Final = {kinds.ACK.label: (kinds.ACK, "-"), kinds.WINDOW.label: (kinds.WINDOW, "-")}
+_STAIRS: Final = {kind.label: kind for kind in (kinds.ACK, kinds.WINDOW)}
 
 
 def draw(history: History, arrow: str) -> Figure:
     """The page; to be called within canvas.settings()."""
     panels = diagrams(history)
     heights = panel_heights(panels[0].payload_bytes, panels[1].payload_bytes)
-    figure = canvas.new_figure(_HEIGHT_IN, f"Connection {history.id}: {history.ends.between(arrow)}")
+    height_in = _HEIGHT_IN if any(made.payload_bytes for made in panels) else _EMPTY_HEIGHT_IN
+    figure = canvas.new_figure(height_in, f"Connection {history.id}: {history.ends.between(arrow)}")
     both = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": heights})
     src, dst = history.ends.names()
     marks = 0
@@ -46,13 +54,13 @@ def draw(history: History, arrow: str) -> Figure:
         both, panels, heights, (f"{src} {arrow} {dst}", f"{dst} {arrow} {src}"), strict=True
     ):
         thin = _panel(axes, made, round(height / sum(heights) * _PANELS_IN * canvas.DPI))
-        axes.set_title(f"bytes {name}")
+        axes.set_title(f"Sent {name}")
         marks += thin.marks()
         shown |= set(thin.kinds())
     canvas.label_time(both[1], panels[0].duration_s)
     _legend(figure, [kind for kind in kinds.LEGEND.values() if kind in shown])
     figure.text(
-        0.995, 0.985, axes_text.packets_note(panels[0].packets, marks, history.not_kept),
+        0.995, 0.985, axes_text.packets_note(panels[0].packets, history.not_kept, marks),
         ha="right", va="top", fontsize=canvas.NOTE_POINTS, color=kinds.GREY,
     )  # fmt: skip
     return figure
@@ -77,8 +85,8 @@ def _panel(axes: Axes, made: Diagram, rows: int) -> Diagram:
     grid = Grid(left, right, low, high, canvas.COLUMNS, max(1, rows))
     thin = decimated(made, grid, _MARK_PIXELS)
     for label, line in thin.stairs.items():
-        kind, dashes = _STAIRS[label]
-        axes.plot(line.x, line.y, dashes, drawstyle="steps-post", color=kind.color, linewidth=1.1, gid=label)
+        kind = _STAIRS[label]
+        canvas.staircase(axes, line, kind.color, kind.label, len(made.stairs[label].x))
     for label, bars in thin.bars.items():
         color = kinds.LEGEND[label].color
         lines = [((x, bottom), (x, top)) for x, bottom, top in zip(bars.x, bars.low, bars.high, strict=True)]
@@ -88,8 +96,38 @@ def _panel(axes: Axes, made: Diagram, rows: int) -> Diagram:
         inside = points.y.clip(low, high)  # a number that was made up (of a reset) is shown at the border
         size = _MARKER_POINTS if len(points.x) <= _CROWD else _CROWDED_POINTS
         axes.plot(points.x, inside, linestyle="none", clip_on=False, **_marker(kind, size))
-    canvas.note(axes, "; ".join(axes_text.window_notes(made.window_known, cut_off_bytes(made, grid))))
+    _name_flags(axes, thin, grid)
+    seen = thin.bars or thin.events or thin.stairs
+    notes = axes_text.window_notes(made.window_known, cut_off_bytes(made, grid)) if seen else ["nothing seen"]
+    canvas.note(axes, "; ".join(notes))
     return thin
+
+
+def _name_flags(axes: Axes, thin: Diagram, grid: Grid) -> None:
+    """SYN, FIN and RST in words beside their marks, if there are few of them and where there is room."""
+    named = [(kind, points) for kind, points in thin.events_in_order() if kind in kinds.FLAG_KINDS.values()]
+    if sum(len(points.x) for _, points in named) > _NAMED_AT_MOST:
+        return
+    taken: set[tuple[int, int]] = set()
+    for kind, points in reversed(named):
+        inside = points.y.clip(grid.y_min, grid.y_max)
+        columns, rows = grid.column(points.x) // _NAME_PIXELS[0], grid.row(inside) // _NAME_PIXELS[1]
+        for x, y, column, row in zip(points.x, inside, columns.tolist(), rows.tolist(), strict=True):
+            near = {(column + right, row + up) for right in (-1, 0, 1) for up in (-1, 0, 1)}
+            if taken & near:
+                continue
+            taken.add((column, row))
+            _name(axes, kind, (x, y), at_right=x > (grid.x_min + grid.x_max) / 2)
+
+
+def _name(axes: Axes, kind: Kind, place: tuple[float, float], *, at_right: bool) -> None:
+    """On the side with more room; above a mark that is not the SYN's, as what is drawn comes from below."""
+    above = 0 if kind is _SYN else 2
+    axes.annotate(
+        kind.label, place, (-6 if at_right else 6, above), textcoords="offset points", annotation_clip=False,
+        ha="right" if at_right else "left", va="bottom" if above else "center", fontsize=canvas.NOTE_POINTS,
+        color=kind.color, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3}, zorder=5,
+    )  # fmt: skip
 
 
 def _marker(kind: Kind, size: float) -> dict[str, Any]:
@@ -103,13 +141,14 @@ def _marker(kind: Kind, size: float) -> dict[str, Any]:
             "markeredgecolor": kind.color,
             "zorder": 4,
         }
-    thin = kind.marker in "1234"
+    thin = kind.marker in "1234" or kind.marker.startswith("$")  # an edge of white would hide it
     return {
         "marker": kind.marker,
         "markersize": size + (2 if thin else 0),
         "markerfacecolor": kind.color,
         "markeredgecolor": kind.color if thin else "white",
-        "markeredgewidth": 1.4 if thin else 0.4,
+        "markeredgewidth": 0.4 if kind.marker not in "1234" else 1.4,
+        "alpha": 0.85,  # what is behind shows through
         "zorder": 3,
     }
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tcptrace import records as r
 from tcptrace.sinks.drawing import kinds
 from tcptrace.sinks.drawing.axes_text import ascending_width
+from tcptrace.sinks.drawing.flight import in_flight
 from tcptrace.sinks.drawing.history import History
 from tcptrace.sinks.drawing.marks import Points, seconds
 from tcptrace.sinks.drawing.sequence_numbers import Space, payload_begins, relative_numbers
@@ -19,6 +20,7 @@ Array = npt.NDArray[Any]
 BINS: Final = 120
 _SHORTEST_BIN_S: Final = 1e-6
 
+_SENT_AGAIN: Final = kinds.bit("retransmission") | kinds.bit("local_drop")
 _NOTHING_NEW: Final = kinds.bit("keep_alive")
 
 
@@ -56,7 +58,7 @@ class DirectionSeries:
     goodput_per_s: Array  # of each bin: bytes that had not been sent before
     rtt: Points  # samples of what is sent in this direction, µs
     rtt_median: Points  # of the bins that have any, at their middle
-    in_flight: Points
+    in_flight: Points  # after each segment sent and each ACK of the other end
     window: Points | None  # what the other end would take; None: its scale is not known
     payload_bytes: int
 
@@ -82,7 +84,7 @@ def new_bytes(packets: Array, seq: Array, direction: int) -> Array:
     led = np.where(payload > 0, end, np.iinfo(np.int64).min)
     before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(led)[:-1]]) if len(led) else led
     analysis = packets["analysis"][sends]
-    fresh = np.where(analysis & kinds.bit("retransmission") != 0, end - np.clip(before, begin, end), payload)
+    fresh = np.where(analysis & _SENT_AGAIN != 0, end - np.clip(before, begin, end), payload)
     fresh[analysis & _NOTHING_NEW != 0] = 0
     found = np.zeros(len(packets), np.int64)
     found[sends] = fresh
@@ -93,29 +95,31 @@ def connection_series(history: History) -> ConnectionSeries:
     """All that --graph shows of one connection."""
     packets, time_s = history.packets(), seconds(history)
     duration_s = float(time_s[-1]) if len(time_s) else 0.0
-    seq, _ = relative_numbers(packets, (Space(), Space()))
+    numbers = relative_numbers(packets, (Space(), Space()))
     bins = bins_for(duration_s)
     return ConnectionSeries(
         duration_s,
         bins,
-        (_direction(history, time_s, seq, bins, 0), _direction(history, time_s, seq, bins, 1)),
+        (_direction(history, time_s, numbers, bins, 0), _direction(history, time_s, numbers, bins, 1)),
     )
 
 
-def _direction(history: History, time_s: Array, seq: Array, bins: Bins, direction: int) -> DirectionSeries:
+def _direction(
+    history: History, time_s: Array, numbers: tuple[Array, Array], bins: Bins, direction: int
+) -> DirectionSeries:
     packets = history.packets()
     sends = packets["received"] == direction
     payload = np.where(sends, packets["payload_bytes"], 0)
     # A sample belongs to the data; the packet that completes it is the other end's ACK.
     sampled = ~sends & np.isfinite(packets["rtt_us"])
     rtt = Points(time_s[sampled], packets["rtt_us"][sampled].astype(np.float64))
-    flying = sends & (packets["in_flight_bytes"] >= 0)
+    changes, flying = in_flight(packets, history.sacks(), numbers[1], direction)
     return DirectionSeries(
         bins.sums(time_s, payload) / bins.width_s,
-        bins.sums(time_s, new_bytes(packets, seq, direction)) / bins.width_s,
+        bins.sums(time_s, new_bytes(packets, numbers[0], direction)) / bins.width_s,
         rtt,
         medians(rtt, bins),
-        Points(time_s[flying], packets["in_flight_bytes"][flying].astype(np.float64)),
+        Points(time_s[changes], flying.astype(np.float64)),
         _window(history, time_s, ~sends, history.window_shift(1 - direction)),
         int(payload.sum(dtype=np.int64)),
     )

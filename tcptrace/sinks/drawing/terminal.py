@@ -24,6 +24,8 @@ _ASCII: Final = str.maketrans(
     {"│": "|", "└": "+", "─": "-", "┤": "|", "┃": "|", "╌": "-", "µ": "u", "…": "~", "·": "."}
 )
 _MIN_COLUMNS: Final = 10
+# More of a kind stay where they are: moved aside they would show things where they never were.
+_FEW_LETTERS: Final = 20
 # Where a letter goes whose place is taken: there, above, below, right, left, and so on.
 _NEAREST: Final = sorted(
     ((up, right) for up in range(-2, 3) for right in range(-2, 3)),
@@ -53,7 +55,7 @@ class Panel:
         self.grid = Grid(*x, *y, self._columns * _DOTS_WIDE, height * _DOTS_HIGH)
 
     def staircase(self, points: Points, style: str) -> None:
-        """Each height until the next point, then straight up or down; nothing where it is outside the panel."""
+        """Each height until the next point, then straight up or down, the last to the right edge; nothing outside."""
         outside = ((points.y < self._y[0]) | (points.y > self._y[1])).tolist()
         columns, rows = self.grid.column(points.x).tolist(), self.grid.row(points.y).tolist()
         for i in range(1, len(columns)):
@@ -61,6 +63,8 @@ class Panel:
                 self._line(columns[i - 1], rows[i - 1], columns[i], rows[i - 1], style)
             if not (outside[i - 1] and outside[i]):
                 self._line(columns[i], rows[i - 1], columns[i], rows[i], style)
+        if columns and not outside[-1]:
+            self._line(columns[-1], rows[-1], self.grid.columns - 1, rows[-1], style)
 
     def bars(self, x: Array, low: Array, high: Array, style: str) -> None:
         """Vertical bars; not those that are all outside the panel."""
@@ -74,12 +78,21 @@ class Panel:
         for column, row in zip(*self._dots(points.x, points.y), strict=True):
             self._dot(column, row, style)
 
+    def beginning(self, points: Points, letter: str, style: str) -> None:
+        """A letter where a staircase begins, if only its end is in the panel: its few dots would not be seen."""
+        if len(points.x) and self.grid.column(points.x[:1])[0] >= self.grid.columns - 2 * _DOTS_WIDE:
+            self.letters(Points(points.x[:1], points.y[:1]), letter, style)
+
     def letters(self, points: Points, letter: str, style: str) -> None:
-        """A letter in place of the dots at each point, or beside it where another letter is already."""
+        """A letter in place of the dots at each point; where another is already, beside it, or of many nowhere."""
+        few = len(points.x) <= _FEW_LETTERS
         for column, row in zip(*self._dots(points.x, points.y), strict=True):
             place = row // _DOTS_HIGH, column // _DOTS_WIDE
-            free = [cell for cell in self._around(*place) if self._letters.get(cell, letter) == letter]
-            row_of_letter, column_of_letter = free[0] if free else place
+            cells = self._around(*place) if few else [place]
+            free = [cell for cell in cells if self._letters.get(cell, letter) == letter]
+            if not free:
+                continue
+            row_of_letter, column_of_letter = free[0]
             self._letters[row_of_letter, column_of_letter] = letter
             self._dot(column_of_letter * _DOTS_WIDE, row_of_letter * _DOTS_HIGH, style, letter)
 
@@ -135,7 +148,9 @@ def in_ascii(line: Text) -> Text:
 
 
 def time_labels(x: tuple[float, float]) -> tuple[str, str]:
-    """The ends of a time axis in seconds."""
+    """The ends of a time axis in seconds; only the first where it takes no time."""
+    if x[1] <= x[0]:
+        return "0 s", ""
     size, unit = axes_text.time_unit(x[1] - x[0])
     return tuple(f"{round(value / size, 2):g} {unit}" for value in x)  # type: ignore[return-value]
 

@@ -14,6 +14,8 @@ from tcptrace.sinks.drawing.series import Bins, DirectionSeries, connection_seri
 from tcptrace.sinks.drawing.terminal import Entry, Panel, heading, in_ascii, legend, time_labels
 
 _ROWS: Final = 8
+# So few samples are letters: single dots are easily missed.
+_FEW: Final = 20
 _STYLES: Final = ("cyan", "yellow")
 _GOODPUT: Final = "green"
 
@@ -33,15 +35,9 @@ def lines(history: History, width: int, plain: bool) -> list[Text]:
             shown += _flight(side, name, span_s, style, width, plain)
     if len(shown) == 1:
         shown.append(heading("no payload, and no round-trip time", width, ""))
-    shown.append(
-        heading(axes_text.packets_note(len(history.packets_kept), _shown_marks(shown), history.not_kept), width, "dim")
-    )
+    note = axes_text.packets_note(history.packet_count(), history.not_kept)
+    shown.append(heading(note, width, "dim"))
     return [in_ascii(line) for line in shown] if plain else shown
-
-
-def _shown_marks(lines: list[Text]) -> int:
-    """Characters with dots in them."""
-    return sum(0x2800 < ord(character) < 0x2900 or character in ".:;+#" for line in lines for character in line.plain)
 
 
 def _throughput(
@@ -70,10 +66,14 @@ def _rtt(
 ) -> list[Text]:
     top = float(side.rtt.y.max())
     panel = Panel(width, _ROWS, span_s, (0.0, top * 1.02 or 1.0))
-    panel.dots(side.rtt, style)
+    if len(side.rtt.x) <= _FEW:
+        panel.letters(side.rtt, "o", style)
+    else:
+        panel.dots(side.rtt, style)
+    samples = human.plural(len(side.rtt.x), "sample")
     median = human.duration_us(float(np.median(side.rtt.y)))
     return [
-        heading(f"round-trip time {name}: {len(side.rtt.x):,} samples, median {median}", width, ""),
+        heading(f"round-trip time {name}: {samples}, median {median}", width, ""),
         *panel.lines(plain, human.duration_us(top), "0 s", *time_labels(span_s)),
     ]
 
@@ -86,7 +86,7 @@ def _flight(
     kept = thin_line(side.in_flight.x, side.in_flight.y, panel.grid)
     flying = Points(side.in_flight.x[kept], side.in_flight.y[kept])
     panel.staircase(flying, style)
-    panel.dots(flying, style)  # a staircase of one point would not be seen
+    panel.beginning(flying, "╌", style)
     window = (
         "window is not known (not both SYNs seen)"
         if side.window is None or not len(side.window.y)
