@@ -27,7 +27,8 @@ def make_sinks(options: Options, files: FileAccess) -> "list[Sink]":
     """At least one."""
     out = standard_output()
     sinks = [*_drawings(options, out), *_capture(options, files)]
-    if options.output != "-" and not (options.files and _draws_on(options)):
+    # Of a file a drawing is in place of the final table, but not of the packets that were asked for.
+    if options.output != "-" and not (options.files and _draws_on(options) and not options.packets):
         sinks.insert(0, _text(options, out))
     return sinks
 
@@ -45,6 +46,8 @@ def refuse_contradictions(options: Options) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} is for --output")
     if options.picture and not (options.sequence or options.graph):
         raise UsageError("--picture needs --sequence or --graph")
+    if options.picture and options.sequence and options.graph:
+        raise UsageError("--picture names the file of one drawing: --sequence or --graph")
     if options.connection is not None and not (options.sequence or options.graph or options.ladder):
         raise UsageError("--connection needs --sequence, --graph or --ladder")
     if options.json and _draws_on(options):

@@ -82,6 +82,13 @@ def test_an_interval_adds_tables_to_the_summary(capture: Path) -> None:
     assert with_interval.stdout.endswith(b"\n" + without.stdout)
 
 
+def test_packets_and_a_drawing_are_both_printed(capture: Path) -> None:
+    packets, ladder = run("-f", capture, "--packets"), run("-f", capture, "--ladder")
+    assert packets.stdout.count(b"192.0.2.1:40000 >") == 2
+    assert ladder.stdout.count(b"SYN seq 0") == 2
+    assert run("-f", capture, "--packets", "--ladder").stdout == packets.stdout + ladder.stdout
+
+
 def on_terminal(*arguments: str | Path) -> bytes:
     """What the command writes to a terminal that is its stdout and stderr."""
     controller, terminal = pty.openpty()
@@ -112,3 +119,26 @@ def test_a_progress_bar_does_not_come_between_the_lines_of_packets(long_capture:
     shown = on_terminal("-f", long_capture, "--packets", "-c", "100000")
     assert shown.count(b"192.0.2.1:40000 >") == 100_000
     assert b"reading" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--sequence --graph --picture x.png", "--picture names the file of one drawing: --sequence or --graph"),
+        ("--ladder --json", "--json takes stdout for itself: draw with --picture FILE"),
+        ("--picture x.png", "--picture needs --sequence or --graph"),
+        ("--connection 1", "--connection needs --sequence, --graph or --ladder"),
+        ("-o - --json", "-o - takes stdout for itself: no --json, --packets or drawing beside it"),
+        ("-o x.txt", "x.txt: the name must end in .pcapng or .pcap, and .gz or .zst after it if wanted"),
+        (
+            "-o x.pcap --rotate-files 2",
+            "a number of files to keep needs a size or a time after which the next one begins",
+        ),
+        ("--snaplen 64", "--snaplen is for --output"),
+        ("--hook xdp", "--hook is for an interface, not for a file"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(capture: Path, options: str, told: str) -> None:
+    done = run("-f", capture, *options.split())
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", f"tcptrace: {told}\n")
+    assert [path.name for path in capture.parent.iterdir()] == ["two.pcap"]
