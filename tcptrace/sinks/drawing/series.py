@@ -7,21 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tcptrace import records as r
-from tcptrace.sinks.drawing import kinds
 from tcptrace.sinks.drawing.axes_text import ascending_width
 from tcptrace.sinks.drawing.flight import in_flight
+from tcptrace.sinks.drawing.goodput import new_bytes
 from tcptrace.sinks.drawing.history import History
 from tcptrace.sinks.drawing.marks import Points, seconds
-from tcptrace.sinks.drawing.sequence_numbers import Space, payload_begins, relative_numbers
+from tcptrace.sinks.drawing.sequence_numbers import Space, relative_numbers
 
 Array = npt.NDArray[Any]
 
 # As many bins as steps that can be told apart in a panel.
 BINS: Final = 120
 _SHORTEST_BIN_S: Final = 1e-6
-
-_SENT_AGAIN: Final = kinds.bit("retransmission") | kinds.bit("local_drop")
-_NOTHING_NEW: Final = kinds.bit("keep_alive")
 
 
 @dataclass(frozen=True)
@@ -70,25 +67,6 @@ class ConnectionSeries:
     duration_s: float
     bins: Bins
     directions: tuple[DirectionSeries, DirectionSeries]
-
-
-def new_bytes(packets: Array, seq: Array, direction: int) -> Array:
-    """Of each packet sent in `direction`: payload bytes that had not been sent before; 0 for the other packets.
-
-    Of a retransmission that is what goes beyond the highest byte so far.
-    """
-    sends = packets["received"] == direction
-    payload = packets["payload_bytes"][sends].astype(np.int64)
-    begin = payload_begins(packets, seq)[sends]
-    end = begin + payload
-    led = np.where(payload > 0, end, np.iinfo(np.int64).min)
-    before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(led)[:-1]]) if len(led) else led
-    analysis = packets["analysis"][sends]
-    fresh = np.where(analysis & _SENT_AGAIN != 0, end - np.clip(before, begin, end), payload)
-    fresh[analysis & _NOTHING_NEW != 0] = 0
-    found = np.zeros(len(packets), np.int64)
-    found[sends] = fresh
-    return found
 
 
 def connection_series(history: History) -> ConnectionSeries:
