@@ -46,8 +46,6 @@ def refuse_contradictions(options: Options) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} is for --output")
     if options.picture and not (options.sequence or options.graph):
         raise UsageError("--picture needs --sequence or --graph")
-    if options.picture and options.sequence and options.graph:
-        raise UsageError("--picture names the file of one drawing: --sequence or --graph")
     if options.connection is not None and not (options.sequence or options.graph or options.ladder):
         raise UsageError("--connection needs --sequence, --graph or --ladder")
     if options.json and _draws_on(options):

@@ -124,7 +124,6 @@ def test_a_progress_bar_does_not_come_between_the_lines_of_packets(long_capture:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--sequence --graph --picture x.png", "--picture names the file of one drawing: --sequence or --graph"),
         ("--ladder --json", "--json takes stdout for itself: draw with --picture FILE"),
         ("--picture x.png", "--picture needs --sequence or --graph"),
         ("--connection 1", "--connection needs --sequence, --graph or --ladder"),
