@@ -116,6 +116,8 @@ cdef struct endpoint:
     uint32_t next_seq       # after the highest byte seen; valid with seen
     uint32_t acked          # the highest acknowledgment it sent; valid with ack_seen
     uint32_t last_ack       # the acknowledgment of its last segment
+    uint32_t last_seq
+    uint32_t last_payload_bytes
     uint32_t duplicate_acks  # in a row, up to now
     uint32_t last_found     # what its last segment was found to be
     uint32_t sacked_bytes   # that its last acknowledgment reported beyond `acked`
@@ -123,6 +125,7 @@ cdef struct endpoint:
     int64_t last_ns         # of its last segment
     int64_t resent_ns       # something was sent again just before
     int64_t overtaken_ns    # bytes came that higher ones had overtaken
+    uint32_t overtaken_from  # the lowest of those; valid with overtaken_ns
     int32_t unacked_first   # its segments the peer has not acknowledged yet, oldest first (engine.segments)
     int32_t unacked_last
     int32_t unacked_count
@@ -133,6 +136,8 @@ cdef struct endpoint:
     uint32_t base_seq       # what its SYN had, or must have had; valid with base_known
     uint32_t fin_seq        # of its FIN; valid with fin_seen
     uint16_t last_window    # as in the header
+    uint16_t last_flags     # after a SYN, last_window is not scaled
+    uint16_t last_ip_id
     uint8_t syn_count       # how often its SYN was seen, up to 255
     uint8_t seen
     uint8_t ack_seen
@@ -146,7 +151,7 @@ cdef struct endpoint:
     uint8_t closed_second   # it had received the peer's FIN when it sent its own
     uint8_t told_unseen     # that the peer acknowledges what was not seen, since its own acknowledgment last moved
     uint8_t probing         # its last byte went into a shut window and is not in next_seq
-    uint8_t last_was_syn    # the window of its last segment is not scaled
+    uint8_t copied          # the segment at hand is the last one, captured twice
     uint8_t timestamps      # first_ts and last_ts are valid
     int64_t syn_ns          # time of its first SYN
     int64_t fin_ns          # time of its first FIN
