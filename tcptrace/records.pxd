@@ -42,6 +42,7 @@ cdef extern from "records.h" nogil:
         uint16_t window
         uint16_t flags
         uint16_t segments
+        uint16_t ip_id
         uint16_t mss
         uint16_t vlan_outer
         uint8_t direction

@@ -69,7 +69,9 @@ cdef void measure(
     cdef endpoint *end = &c.ends[y]
     cdef acked_range acked = take_acked(&shared.segments, end, p.ack)
     cdef int64_t rtt_ns
-    if not acked.exact or acked.seen_ns < end.resent_ns or (acked.seen_ns < end.overtaken_ns and not acked.late):
+    if not acked.exact or acked.seen_ns < end.resent_ns:
+        return
+    if acked.seen_ns < end.overtaken_ns and not acked.late and before(end.overtaken_from, p.ack):
         return
     rtt_ns = <int64_t>p.time_ns - acked.seen_ns
     if rtt_ns < 0:  # the capture's clock was set back

@@ -12,7 +12,7 @@ from tcptrace.engine.findings cimport (
     OUT_OF_ORDER, PORT_REUSE, PREVIOUS_NOT_CAPTURED, SPURIOUS_RETRANSMISSION, WINDOW_FULL, WINDOW_UPDATE,
     ZERO_WINDOW, ZERO_WINDOW_PROBE, ZERO_WINDOW_PROBE_ACK,
 )
-from tcptrace.engine.repetition cimport compare_with_last, remember_last
+from tcptrace.engine.repetition cimport compare_with_last, is_copy, remember_last
 from tcptrace.engine.rows cimport connection, direction_row, endpoint, finding, row_of
 from tcptrace.engine.sequence cimport at_or_before, before
 from tcptrace.engine.sequence_space cimport take_range
@@ -46,6 +46,7 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
         found.analysis |= PORT_REUSE  # a SYN-ACK of another connection; a SYN has begun a new one
         end.base_seq = p.seq
     learn_base(end, peer, p)
+    end.copied = is_copy(end, p)
     if p.flags & FLAG_RST:
         take_reset(c, x, p)
         if p.flags & FLAG_ACK:
@@ -133,7 +134,7 @@ cdef void take_syn(connection *c, int x, direction_row *d, const packet_record *
         c.syn_from = x
         c.recent_syn_ns = p.time_ns
     if end.syn_seen:
-        end.syn_count = min(<int>end.syn_count + 1, 255)
+        end.syn_count = min(<int>end.syn_count + (not end.copied), 255)
         if p.seq == end.initial_seq and not p.flags & FLAG_ACK:
             c.reset = False  # refused, and tried again with the same number, as some hosts do
             c.first_to_close = 0

@@ -3,7 +3,7 @@
 All of them compare a segment with the last one of the same end.
 """
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from tcptrace.engine.findings cimport (
     DUPLICATE_ACK, KEEP_ALIVE, KEEP_ALIVE_ACK, WINDOW_FULL, WINDOW_UPDATE, ZERO_WINDOW, ZERO_WINDOW_PROBE,
@@ -11,7 +11,10 @@ from tcptrace.engine.findings cimport (
 )
 from tcptrace.engine.rows cimport connection, endpoint
 from tcptrace.engine.windows cimport bytes_of_window
-from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_SYN, packet_record
+from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_SYN, NOTE_SENT_BEFORE, packet_record
+
+# No timer sends the last segment again so soon: mirror ports that copy what comes in and what goes out do.
+cdef int64_t COPY_NS = 1_000_000
 
 
 cdef uint32_t compare_with_last(connection *c, int x, const packet_record *p) noexcept nogil:
@@ -50,8 +53,18 @@ cdef inline bint fills_the_window(const connection *c, int y, const packet_recor
     cdef int64_t window_bytes
     if not peer.ack_seen:
         return False
-    window_bytes = bytes_of_window(c, y, peer.last_window, peer.last_was_syn)
+    window_bytes = bytes_of_window(c, y, peer.last_window, peer.last_flags & FLAG_SYN != 0)
     return window_bytes >= 0 and p.seq + p.payload_bytes == peer.last_ack + <uint32_t>window_bytes
+
+
+cdef bint is_copy(const endpoint *end, const packet_record *p) noexcept nogil:
+    """The capture has the last packet of this end twice: nothing was sent again."""
+    return (
+        p.seq == end.last_seq and p.ip_id == end.last_ip_id and p.flags == end.last_flags
+        and p.payload_bytes == end.last_payload_bytes and p.window == end.last_window and end.seen
+        and (p.ack == end.last_ack or not p.flags & FLAG_ACK) and not p.note & NOTE_SENT_BEFORE
+        and p.time_ns - <uint64_t>end.last_ns < <uint64_t>COPY_NS
+    )
 
 
 cdef void remember_last(endpoint *end, const packet_record *p, uint32_t found) noexcept nogil:
@@ -62,5 +75,8 @@ cdef void remember_last(endpoint *end, const packet_record *p, uint32_t found) n
         end.told_unseen = False
     end.last_found = found
     end.last_window = p.window
-    end.last_was_syn = (p.flags & FLAG_SYN) != 0
+    end.last_seq = p.seq
+    end.last_payload_bytes = p.payload_bytes
+    end.last_flags = p.flags
+    end.last_ip_id = p.ip_id
     end.last_ns = p.time_ns

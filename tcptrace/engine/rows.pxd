@@ -117,9 +117,12 @@ cdef struct endpoint:
     uint32_t acked          # the highest acknowledgment it sent; valid with ack_seen
     uint32_t last_ack       # the acknowledgment of its last segment
     uint32_t contiguous     # the end of what was seen without a gap, or acknowledged; valid with seen
+    uint32_t last_seq
+    uint32_t last_payload_bytes
     uint32_t duplicate_acks  # in a row, up to now
     uint32_t last_found     # what its last segment was found to be
     uint32_t sacked_bytes   # that its last acknowledgment reported beyond `acked`
+    uint32_t overtaken_from  # the lowest of the bytes that higher ones had overtaken; valid with overtaken_ns
     int32_t unacked_first   # its segments the peer has not acknowledged yet, oldest first (engine.segments)
     int32_t unacked_last
     int32_t unacked_count
@@ -130,6 +133,8 @@ cdef struct endpoint:
     int64_t resent_ns       # something was sent again just before
     int64_t overtaken_ns    # bytes came that higher ones had overtaken
     uint16_t last_window    # as in the header
+    uint16_t last_flags     # after a SYN, last_window is not scaled
+    uint16_t last_ip_id
     uint8_t syn_count       # how often its SYN was seen, up to 255
     uint8_t seen
     uint8_t ack_seen
@@ -143,7 +148,7 @@ cdef struct endpoint:
     uint8_t closed_second   # it had received the peer's FIN when it sent its own
     uint8_t told_unseen     # that the peer acknowledges what was not seen, since its own acknowledgment last moved
     uint8_t probing         # its last byte went into a shut window and is not in next_seq
-    uint8_t last_was_syn    # the window of its last segment is not scaled
+    uint8_t copied          # the segment at hand is the last one, captured twice
     uint8_t timestamps      # first_ts and last_ts are valid
     uint32_t last_ts
     int64_t last_ts_ns

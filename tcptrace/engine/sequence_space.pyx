@@ -87,11 +87,19 @@ cdef uint32_t take_late(segment_pool *pool, connection *c, int x, const packet_r
     if bits & RETRANSMISSION:
         count_retransmission(row_of(c, x), p, end.next_seq - p.seq, bits)
     if bits == OUT_OF_ORDER and not seen_before:
+        note_overtaken(pool, end, p)
         await_ack_late(pool, end, p.seq, stop, p.segments, p.time_ns)
-        end.overtaken_ns = p.time_ns
-    else:
+    elif not end.copied:
         end.resent_ns = p.time_ns + 1
     return bits
+
+
+cdef inline void note_overtaken(const segment_pool *pool, endpoint *end, const packet_record *p) noexcept nogil:
+    """What was seen before it may be acknowledged only after it, from its first byte on."""
+    cdef bint others_wait = end.unacked_first >= 0 and pool.items[end.unacked_first].time_ns < end.overtaken_ns
+    if not others_wait or before(p.seq, end.overtaken_from):
+        end.overtaken_from = p.seq
+    end.overtaken_ns = p.time_ns
 
 
 cdef uint32_t late_segment(

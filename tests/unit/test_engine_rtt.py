@@ -7,6 +7,8 @@ import statistics
 import numpy as np
 import pytest
 
+from tcptrace.records import FLAG_ACK, FLAG_SYN, NOTE_SENT_BEFORE
+
 from .conversation import Conversation, counts, only_row, table_of
 
 MANY = 3_000_000_000
@@ -343,3 +345,56 @@ def test_long_transfer_wraps_more_than_once() -> None:
     row = talk.row()
     assert counts(row, "sent", "payload_bytes", "rtt_count", "retransmissions", "gaps") == (9 * size, 10, 0, 0)
     assert not np.isnan(row["handshake_rtt_us"])
+
+
+# --- What the capture, not the network, did to the order.
+
+
+def test_bytes_acknowledged_before_those_that_came_late_have_a_sample() -> None:
+    """The ACK of the first segment waited for nothing; that of the others waited for the one overtaken."""
+    talk = opened()
+    first = talk.client.next_seq
+    talk.client.data(100)
+    talk.client.unseen(100)
+    talk.client.data(100)
+    talk.client.data(100, seq=first + 100)
+    talk.server.ack(ack=first + 100)
+    assert samples(talk) == (2, 3_000.0)
+    talk.server.ack(ack=first + 200)
+    assert samples(talk) == (3, 2_000.0)
+    talk.server.ack(ack=first + 300)
+    assert samples(talk) == (3, 2_000.0)
+
+
+def twice_captured(**changed: int) -> Conversation:
+    """A mirror port copies every packet on its way in and on its way out, 10 us apart; `changed` in the copies."""
+    talk = Conversation(step_us=0)
+    for end, flags, payload, pause_us in [
+        (talk.client, FLAG_SYN, 0, 30_000),
+        (talk.server, FLAG_SYN | FLAG_ACK, 0, 50),
+        (talk.client, FLAG_ACK, 0, 0),
+        (talk.client, FLAG_ACK, 100, 31_000),
+        (talk.server, FLAG_ACK, 0, 1_000),
+        (talk.server, FLAG_ACK, 200, 70),
+        (talk.client, FLAG_ACK, 0, 0),
+    ]:
+        seq = end.next_seq
+        end.send(flags, payload, ip_id=7)
+        talk.wait(10)
+        end.send(flags, payload, **{"ip_id": 7, "seq": seq, **changed})
+        talk.wait(pause_us)
+    return talk
+
+
+def test_packets_captured_twice_keep_their_round_trip_times() -> None:
+    row = twice_captured().row()
+    assert row["handshake_rtt_us"] == 30_010.0 + 60.0
+    assert counts(row, "sent", "retransmissions", "rtt_count", "rtt_min_us", "rtt_max_us") == (2, 2, 30_010, 31_010)
+    assert counts(row, "received", "retransmissions", "rtt_count", "rtt_min_us", "rtt_max_us") == (2, 2, 60, 80)
+
+
+@pytest.mark.parametrize("changed", [{"ip_id": 8}, {"note": NOTE_SENT_BEFORE}])
+def test_another_packet_with_the_same_bytes_was_sent_again(changed: dict[str, int]) -> None:
+    row = twice_captured(**changed).row()
+    assert math.isnan(row["handshake_rtt_us"])
+    assert (row["sent"]["rtt_count"], row["received"]["rtt_count"]) == (0, 0)
