@@ -14,7 +14,7 @@ import pytest
 from tcptrace import records as r
 from tcptrace.errors import TcptraceError
 from tcptrace.model import ANALYSIS, FINDING, PacketBatch
-from tcptrace.sinks.drawing import axes_text, kinds, series
+from tcptrace.sinks.drawing import axes_text, goodput, kinds, series
 from tcptrace.sinks.drawing.decimation import Grid, distinct_points, merge_bars, thin_line
 from tcptrace.sinks.drawing.history import PACKET, Collector, History, by_bytes
 from tcptrace.sinks.drawing.marks import Points, cut_off_bytes, decimated, diagrams, limits
@@ -158,13 +158,13 @@ def test_data_acks_and_window_edge(story: Story) -> None:
     data = sent.bars["data"]
     assert (data.x.tolist(), data.low.tolist(), data.high.tolist()) == ([0.02], [1], [101])
     acked = sent.stairs["acknowledged"]
-    assert (acked.x.tolist(), acked.y.tolist()) == ([0.01, 0.03, 0.04], [1, 101, 101])
+    assert (acked.x.tolist(), acked.y.tolist()) == ([0.01, 0.03], [1, 101])
     # The SYN-ACK's window is not scaled (RFC 7323 section 2.2), the next one is shifted by 7.
-    assert sent.stairs["window edge"].y.tolist() == [1 + 65_000, 101 + 3 * 128, 101 + 3 * 128]
+    assert sent.stairs["window edge"].y.tolist() == [1 + 65_000, 101 + 3 * 128]
     assert (sent.events["SYN"].y.tolist(), sent.events["FIN"].y.tolist()) == ([0], [101])
     assert (sent.payload_bytes, received.payload_bytes, sent.duration_s) == (100, 0, 0.04)
     assert "data" not in received.bars
-    assert received.stairs["window edge"].y.tolist() == [1 + 500 * 128] * 4
+    assert received.stairs["window edge"].y.tolist() == [1 + 500 * 128] * 3
     assert [kind.label for kind in sent.kinds()] == ["data", "acknowledged", "window edge", "FIN", "SYN"]
 
 
@@ -300,7 +300,7 @@ def test_memory_is_bounded_and_small_connections_go_on(story: Story) -> None:
     assert small.frame_bytes == [0, 30 * 54]
     assert small.ends.src == CLIENT
     assert [history.id for history in by_bytes([small, large])] == [1, 2]
-    assert axes_text.packets_note(48, 9, 52).endswith("52 later ones not drawn: memory for packets was full")
+    assert axes_text.packets_note(48, 52) == "48 packets; 52 later ones not drawn: memory for packets was full"
 
 
 def test_connections_are_bounded_too(story: Story) -> None:
@@ -345,9 +345,70 @@ def test_throughput_goodput_rtt_and_flight(story: Story) -> None:
     assert received.goodput_per_s.sum() * made.bins.width_s == pytest.approx(1_200)
     assert received.rtt.y.tolist() == [50_000, 70_000, 90_000]
     assert not len(sent.rtt.y)
-    assert received.in_flight.y.tolist() == [1_000, 200]
+    # After each segment what the engine found, after each ACK less by what it acknowledges.
+    assert (received.in_flight.x * 1e3).round().tolist() == [100, 150, 160, 1_000, 1_200]
+    assert received.in_flight.y.tolist() == [1_000, 0, 0, 200, 0]
     assert received.window is not None
     assert received.window.y.tolist() == [64_000, 500 * 128, 1_280, 2_560, 2_560]  # the SYN's is not scaled
+
+
+def test_sack_takes_from_what_is_in_flight(story: Story) -> None:
+    def block(*edges: tuple[int, int]) -> dict[str, Any]:
+        padded = [*edges, *[(0, 0)] * (3 - len(edges))]
+        return {"options": r.OPTION_SACK, "sack_count": len(edges),
+                "sack_left": [left for left, _ in padded], "sack_right": [right for _, right in padded]}  # fmt: skip
+
+    sack = story(
+        (0, 1, ACK, {"seq": 1, "ack": 1_001}),
+        (0, 0, ACK, {"seq": 1_001, "ack": 1, "payload_bytes": 400, "in_flight_bytes": 400}),
+        (1, 1, ACK, {"seq": 1, "ack": 1_001, **block((1_201, 1_301))}),
+        (2, 1, ACK, {"seq": 1, "ack": 1_101, **block((1_001, 1_101), (1_201, 1_401))}),  # the first: got twice
+        (3, 1, ACK, {"seq": 1, "ack": 1_101, **block((1_201, 1_251), (1_201, 1_401))}),  # again, within the second
+        (4, 1, ACK, {"seq": 1, "ack": 1_051}),  # old, and without any
+        (5, 1, ACK, {"seq": 1, "ack": 1_501}),  # of a segment that was not seen
+    )
+    sent, received = series.connection_series(history_of(sack)).directions
+    assert sent.in_flight.y.tolist() == [400, 300, 100, 100, 300, 0]
+    assert not len(received.in_flight.y)
+
+
+def test_each_byte_is_good_once(story: Story) -> None:
+    lines = [(0, 100, 50), (0, 200, 50), (0, 150, 100), (0, 60, 20), (0, 0, 90), (1, 150, 9), (0, 230, 30), (0, 249, 1)]
+    batch = story(*((i, received, ACK, {"seq": seq, "payload_bytes": size})
+                    for i, (received, seq, size) in enumerate(lines)))  # fmt: skip
+    packets = history_of(batch).packets()
+    fresh = goodput.new_bytes(packets, packets["seq"].astype(np.int64), 0)
+    assert fresh.tolist() == [50, 50, 50, 20, 70, 0, 10, 0]
+
+
+def test_goodput_is_the_union_of_what_was_sent() -> None:
+    random = np.random.default_rng(11)
+    packets = np.zeros(3_000, PACKET)
+    packets["seq"] = np.clip(np.arange(3_000) * 20 + random.integers(-400, 400, 3_000), 0, None) + 100
+    packets["payload_bytes"] = random.integers(0, 90, 3_000)
+    seq = packets["seq"].astype(np.int64)
+    seen: set[int] = set()
+    expected = []
+    for start, size in zip(seq.tolist(), packets["payload_bytes"].tolist(), strict=True):
+        carried = set(range(start, start + size))
+        expected.append(len(carried - seen))
+        seen |= carried
+    assert goodput.new_bytes(packets, seq, 0).tolist() == expected
+    assert 40_000 < sum(expected) < packets["payload_bytes"].sum() / 2
+
+
+def test_super_packets_count_their_segments(story: Story) -> None:
+    batch = story(*((i, 0, ACK, {"seq": i, "segments": 3}) for i in range(5)))
+    collector = Collector(1, max_packets=4)
+    collector.add(batch)
+    (history,) = collector.histories()
+    assert (history.packet_count(), history.not_kept) == (12, 3)
+
+
+def test_a_note_tells_of_marks_where_packets_are_many() -> None:
+    assert axes_text.packets_note(1, 0, 1) == "1 packet"
+    assert axes_text.packets_note(999, 0, 9) == "999 packets"
+    assert axes_text.packets_note(1_000_000, 0, 8_000) == "1,000,000 packets, shown as 8,000 marks"
 
 
 def test_medians_are_those_of_each_bin() -> None:

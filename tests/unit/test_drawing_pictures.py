@@ -88,11 +88,10 @@ def test_svg_of_a_sequence_says_what_it_shows(tmp_path: Path, make_packet: Maker
     out = io.StringIO()
     draw(Sequence(out, str(tmp_path / "x.svg"), None, True), make_view(), transfer(make_packet, 1))
     found = texts(tmp_path / "x.svg")
-    assert [text for text in found if text.startswith("42 packets, shown as ")]
     assert {
         "Connection 1: 10.0.0.1:40001 → 10.0.0.2:443",
-        "bytes 10.0.0.1:40001 → 10.0.0.2:443", "sequence number", "20 kB",
-        "bytes 10.0.0.2:443 → 10.0.0.1:40001", "ms since the connection began",
+        "Sent 10.0.0.1:40001 → 10.0.0.2:443", "sequence number", "20 kB", "42 packets",
+        "Sent 10.0.0.2:443 → 10.0.0.1:40001", "ms since the connection began",
         "data", "acknowledged", "window edge", "retransmission", "SYN",
     } <= set(found)  # fmt: skip
     assert not {"FIN", "RST", "SACK block", "zero window", "spurious retransmission"} & set(found)
@@ -103,10 +102,54 @@ def test_svg_of_a_graph_says_what_it_shows(tmp_path: Path, make_packet: Maker, m
     draw(Graph(io.StringIO(), str(tmp_path / "x.svg"), None, True), make_view(), transfer(make_packet, 1))
     found = texts(tmp_path / "x.svg")
     assert {
-        "Throughput", "in bins of 5 ms", "Round-trip time of what is sent", "10.0 ms", "receiver's window", "in flight",
+        "Throughput", "in bins of 5 ms", "Round-trip time of what is sent", "10 ms", "in flight", "42 packets",
+        "window up to 20.0 kB, above the picture",  # only 1 kB is ever in flight
         "Bytes in flight, 10.0.0.2:443 → 10.0.0.1:40001", "dst to src, goodput",
     } <= set(found)  # fmt: skip
     assert "Bytes in flight, 10.0.0.1:40001 → 10.0.0.2:443" not in found
+
+
+def handshake(make_packet: Maker, packets: int) -> PacketBatch:
+    """The first so many packets of a handshake."""
+    client, server = ("10.0.0.1", 40_001), ("10.0.0.2", 443)
+    records = np.concatenate([
+        make_packet(client, server, flags=r.FLAG_SYN, seq=1),
+        make_packet(server, client, flags=r.FLAG_SYN | r.FLAG_ACK, seq=8, ack=2),
+        make_packet(client, server, flags=r.FLAG_ACK, seq=2, ack=9),
+    ][:packets])  # fmt: skip
+    records["time_ns"] = START_NS + np.arange(packets) * 100_000_000
+    findings = np.zeros(packets, FINDING)
+    findings["connection_id"], findings["received"] = 1, records["src_port"] == 443
+    findings["rtt_us"], findings["in_flight_bytes"] = np.nan, -1
+    findings["rtt_us"][1:] = 100_000
+    return PacketBatch(records, findings, None)
+
+
+def test_a_handshake_has_whole_bytes_and_named_syns(tmp_path: Path, make_packet: Maker, make_view: type) -> None:
+    draw(Sequence(io.StringIO(), str(tmp_path / "x.svg"), None, True), make_view(), handshake(make_packet, 3))
+    found = texts(tmp_path / "x.svg")
+    assert found.count("SYN") == 3  # one of them in the legend
+    assert (found.count("0 B"), found.count("1 B")) == (2, 2)
+    assert not [text for text in found if re.fullmatch(r"0?\.\d+ B", text)]
+    assert "3 packets" in found
+
+
+def test_a_handshake_s_graph_has_only_its_round_trips(tmp_path: Path, make_packet: Maker, make_view: type) -> None:
+    draw(Graph(io.StringIO(), str(tmp_path / "x.svg"), None, True), make_view(), handshake(make_packet, 3))
+    found = set(texts(tmp_path / "x.svg"))
+    assert {"Round-trip time of what is sent", "src to dst, samples", "3 packets; no payload"} <= found
+    assert not {"Throughput", "src to dst, median"} & found
+
+
+@SINKS
+def test_one_packet_takes_no_time(sink: type[DrawingSink], tmp_path: Path, make_packet: Maker, make_view: type) -> None:
+    draw(sink(io.StringIO(), str(tmp_path / "x.svg"), None, True), make_view(), handshake(make_packet, 1))
+    found = texts(tmp_path / "x.svg")
+    assert "s since the connection began" in found
+    assert (found.count("0"), found.count("-0")) == (1, 0)
+    assert [text for text in found if text.startswith("1 packet")]
+    if sink is Sequence:
+        assert found.count("nothing seen") == 1
 
 
 @SINKS

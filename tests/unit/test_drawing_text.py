@@ -179,7 +179,7 @@ def test_words_of_a_packet() -> None:
 
 SENT_PANEL = """\
 connection 1: 10.0.0.1:40000 > 10.0.0.2:443
-bytes 10.0.0.1:40000 > 10.0.0.2:443
+sent 10.0.0.1:40000 > 10.0.0.2:443
     101 B┤                              ⡇         ⡏⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉X
          │                              ⡇         ⡇
          │                              ⡇         ⡇
@@ -190,7 +190,6 @@ bytes 10.0.0.1:40000 > 10.0.0.2:443
          └──────────────────────────────────────────────────────────────────────
           0 ms                                                            140 ms
           ┃ data  ╌ acknowledged  X RST  Y SYN
-8 packets, shown as 7 marks
 window edge up to 65.2 kB above the picture
 """
 
@@ -199,19 +198,19 @@ def test_sequence_diagram(make_packet: Maker, make_view: type) -> None:
     out = io.StringIO()
     run(Sequence(out, None, 1, True), make_view(), talk(make_packet))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    assert lines[:14] == SENT_PANEL.splitlines()
-    assert lines[14:16] == [
-        "bytes 10.0.0.2:443 > 10.0.0.1:40000",
+    assert lines[:13] == SENT_PANEL.splitlines()
+    assert lines[13:15] == [
+        "sent 10.0.0.2:443 > 10.0.0.1:40000",
         # No window edge along the top before the zero window: it was far above.
-        " 2.897 kB┤" + " " * 40 + "⡇" + " " * 18 + "0d⠉⠉⠉⠉⠉⠉⠉⠉⠉",
+        " 2.897 kB┤" + " " * 40 + "⡇" + " " * 18 + "d0⠉⠉⠉⠉⠉⠉⠉⠉⠉",
     ]
     assert [line for line in lines[16:30] if "S" in line] == [" " * 9 + "│" + " " * 40 + "⡇        S          ⡇"]
     assert lines[-6:] == [
         "          0 ms                                                            140 ms",
         "          ┃ data  ╌ acknowledged  ╌ window edge  Y SYN",
         "          S spurious retransmission  0 zero window  d duplicate ACK",
-        "8 packets, shown as 14 marks",
         "window edge up to 61.4 kB above the picture",
+        "9 packets",  # one of them a super-packet of two
         "",
     ]
 
@@ -224,7 +223,7 @@ def test_graph_on_a_terminal(make_packet: Maker, make_view: type) -> None:
     for expected in (
         "throughput 10.0.0.1:40000 > 10.0.0.2:443, in bins of 2 ms",
         "round-trip time 10.0.0.1:40000 > 10.0.0.2:443: 2 samples, median 20.0 ms",
-        "round-trip time 10.0.0.2:443 > 10.0.0.1:40000: 1 samples, median 500 µs",
+        "round-trip time 10.0.0.2:443 > 10.0.0.1:40000: 1 sample, median 500 µs",
         "bytes in flight 10.0.0.2:443 > 10.0.0.1:40000",
         "the receiver's window was 0 B to 64.3 kB",
         "╌ payload  ╌ goodput",

@@ -17,11 +17,12 @@ def in_flight(packets: Array, sacks: Array, relative_ack: Array, direction: int)
     PACKET and SACK records and relative numbers.  Nothing before the first segment of which it is known.
     """
     sends = packets["received"] == direction
-    known = sends & (packets["in_flight_bytes"] >= 0)
     flags = packets["flags"]
     acks = ~sends & (flags & r.FLAG_ACK != 0) & (flags & r.FLAG_RST == 0)
     places = np.arange(len(packets))
-    covered = _covered(packets, sacks, relative_ack, acks)
+    last_ack = np.maximum.accumulate(np.where(acks, places, -1))
+    known = sends & (packets["in_flight_bytes"] >= 0) & (last_ack >= 0)
+    covered = _covered(packets, sacks, relative_ack, acks, last_ack)
     segment = np.maximum.accumulate(np.where(known, places, -1))  # the last one of which it is known
     changes = np.flatnonzero((known | acks) & (segment >= 0))
     last = segment[changes]
@@ -29,8 +30,11 @@ def in_flight(packets: Array, sacks: Array, relative_ack: Array, direction: int)
     return changes, np.maximum(left, 0)
 
 
-def _covered(packets: Array, sacks: Array, relative_ack: Array, acks: Array) -> Array:
-    """At each packet: up to which number all is acknowledged, and what the last ACK reports by SACK beyond."""
+def _covered(packets: Array, sacks: Array, relative_ack: Array, acks: Array, last_ack: Array) -> Array:
+    """At each packet: up to which number all is acknowledged, plus the bytes that the last ACK reports beyond by SACK.
+
+    Means nothing before the first ACK.
+    """
     lowest = np.iinfo(np.int64).min // 2
     highest = np.maximum.accumulate(np.where(acks, relative_ack, lowest))
     reported = np.zeros(len(packets), np.int64)
@@ -38,8 +42,7 @@ def _covered(packets: Array, sacks: Array, relative_ack: Array, acks: Array) -> 
         left, right = sack_numbers(packets, relative_ack, sacks)
         news = (left < right) & (left >= relative_ack[sacks["packet"]]) & ~_within_next(sacks["packet"], left, right)
         np.add.at(reported, sacks["packet"][news], (right - left)[news])
-    last_ack = np.maximum.accumulate(np.where(acks, np.arange(len(packets)), -1))
-    return np.asarray(highest + np.where(last_ack >= 0, reported[last_ack], 0))
+    return np.asarray(highest + reported[last_ack])
 
 
 def _within_next(carrier: Array, left: Array, right: Array) -> Array:
