@@ -157,7 +157,7 @@ def load_matplotlib() -> None:
         for backend in ("agg", "pdf", "svg"):
             importlib.import_module(f"matplotlib.backends.backend_{backend}")
     except ImportError as error:
-        raise MissingFeatureError("pictures need matplotlib: pip install matplotlib, into the Python that runs tcptrace") from error
+        raise MissingFeatureError("pictures need matplotlib: pip install matplotlib") from error
     from tcptrace.sinks.drawing import graph_figure, sequence_figure  # noqa: F401
 
     _keep_pdf_metrics()
