@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tcptrace.errors import NotPermittedError, TcptraceError
+from tcptrace.records import DIRECTION_EGRESS, DIRECTION_INGRESS
 
 from .capture_bytes import (
     MICROS,
@@ -42,6 +43,18 @@ def test_byte_orders_and_units(tmp_path: Path, order: str, magic: int, unit_ns: 
     assert set(reading.records["segments"]) == {1}
     assert set(reading.records["direction"]) == {2}
     assert list(reading.records["frame_bytes"]) == [len(frame(1)), len(frame(2))]
+
+
+@needs("tshark")
+def test_the_direction_before_ppp_is_told_and_is_no_byte_of_the_frame(tmp_path: Path) -> None:
+    """LINKTYPE_PPP_WITH_DIR: 0 is received, anything else sent."""
+    inner = b"\xff\x03\x00\x21" + ipv4(segment(1))
+    packets = [(START_S, number, bytes([first]) + inner) for number, first in enumerate((0, 1, 9))]
+    path = given(tmp_path, pcap(packets, link_type=204))
+    records = read_all(path).records
+    lengths = run("tshark", "-r", path, "-T", "fields", "-e", "frame.len").split()
+    assert records["frame_bytes"].tolist() == [int(length) for length in lengths] == [len(inner)] * 3
+    assert records["direction"].tolist() == [DIRECTION_INGRESS, DIRECTION_EGRESS, DIRECTION_EGRESS]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

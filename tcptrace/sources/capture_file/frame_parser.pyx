@@ -35,6 +35,7 @@ cdef extern from "decapsulate.h" nogil:
 cdef enum:
     LINKTYPE_ETHERNET = 1
     LINKTYPE_LINUX_SLL = 113
+    LINKTYPE_PPP_WITH_DIR = 204
     LINKTYPE_LINUX_SLL2 = 276
     # Where their packet type is, and two of its values (packet(7)).
     SLL_TYPE_OFFSET = 1
@@ -108,10 +109,11 @@ cdef class FrameParser:
             return COUNT_FILTERED
         if verdict == COUNT_TCP:
             r.time_ns = f.time_ns
-            r.direction = cooked_direction(f) if f.direction == DIRECTION_UNKNOWN else f.direction
+            r.direction = link_direction(f) if f.direction == DIRECTION_UNKNOWN else f.direction
             r.note |= f.note
             r.segments = f.segments
-            r.frame_bytes = f.frame_bytes
+            # The byte that tells the direction was not on the wire.
+            r.frame_bytes = f.frame_bytes - (f.link_type == LINKTYPE_PPP_WITH_DIR)
         return verdict
 
     cdef bint passes(self, captured_frame *f, int verdict, const uint8_t *ip, uint32_t ip_bytes) noexcept nogil:
@@ -125,9 +127,13 @@ cdef class FrameParser:
         )
 
 
-cdef uint8_t cooked_direction(captured_frame *f) noexcept nogil:
-    """Linux's cooked captures (`-i any`) say it in their link header."""
+cdef uint8_t link_direction(captured_frame *f) noexcept nogil:
+    """Linux's cooked captures (`-i any`) and PPP with a direction say it in their link header."""
     cdef uint32_t at
+    if f.link_type == LINKTYPE_PPP_WITH_DIR:
+        if f.captured == 0:
+            return DIRECTION_UNKNOWN
+        return DIRECTION_EGRESS if f.bytes[0] else DIRECTION_INGRESS
     if f.link_type == LINKTYPE_LINUX_SLL:
         at = SLL_TYPE_OFFSET
     elif f.link_type == LINKTYPE_LINUX_SLL2:
