@@ -39,9 +39,11 @@ cdef uint32_t take_range(
             row_of(c, x).local_drops += take_back(pool, end, p.seq)
             end.next_seq = p.seq
             bits = LOCAL_DROP
-        elif is_keep_alive(end, peer, p):
+        elif is_keep_alive(end, p):
             if p.seq == end.contiguous:
                 end.contiguous = end.next_seq
+            if p.payload_bytes and end.unacked_first >= 0:
+                end.resent_ns = p.time_ns + 1  # it may have been sent again all the same
             return KEEP_ALIVE
         elif before(end.next_seq, p.seq):
             bits = PREVIOUS_NOT_CAPTURED
@@ -53,6 +55,9 @@ cdef uint32_t take_range(
     elif is_zero_window_probe(end, peer, p):
         end.probing = True
         return ZERO_WINDOW_PROBE
+    if not bits & RETRANSMISSION and was_acknowledged(peer, p):
+        bits |= RETRANSMISSION | SPURIOUS_RETRANSMISSION
+        count_retransmission(row_of(c, x), p, p.payload_bytes, bits)
     if before(end.next_seq, stop):
         await_ack(pool, end, p.seq, stop, p.segments, p.time_ns)
         end.next_seq = stop
@@ -102,12 +107,20 @@ cdef inline void note_overtaken(const segment_pool *pool, endpoint *end, const p
     end.overtaken_ns = p.time_ns
 
 
+cdef inline bint was_acknowledged(const endpoint *peer, const packet_record *p) noexcept nogil:
+    """The other end has all of its payload, as its last segment said; also where that was captured too early."""
+    return (
+        p.payload_bytes > 0 and peer.ack_seen and at_or_before(p.seq + p.payload_bytes, peer.last_ack)
+        and not p.note & NOTE_FIRST_SEND
+    )
+
+
 cdef uint32_t late_segment(
     const connection *c, const endpoint *end, const endpoint *peer, const packet_record *p, uint32_t stop
 ) noexcept nogil:
     """Sent again, and why, or only overtaken on the way?"""
     cdef int64_t bound_ns = OUT_OF_ORDER_NS
-    if p.payload_bytes > 0 and peer.ack_seen and at_or_before(p.seq + p.payload_bytes, peer.last_ack):
+    if was_acknowledged(peer, p):
         return RETRANSMISSION | SPURIOUS_RETRANSMISSION
     if (
         peer.duplicate_acks >= FAST_RETRANSMISSION_ACKS and peer.last_ack == p.seq
@@ -138,16 +151,14 @@ cdef void count_retransmission(
     d.spurious_retransmissions += packets if bits & SPURIOUS_RETRANSMISSION else 0
 
 
-cdef inline bint is_keep_alive(const endpoint *end, const endpoint *peer, const packet_record *p) noexcept nogil:
+cdef inline bint is_keep_alive(const endpoint *end, const packet_record *p) noexcept nogil:
     """RFC 9293 section 3.8.4; Linux probes a zero window the same way.
 
-    One byte that still waits for its ACK is not taken for one (Wireshark does).
+    One byte may also be sent again because it was lost: only the sender's own socket can tell.
     """
-    if p.seq != end.next_seq - 1 or p.flags & (FLAG_SYN | FLAG_FIN):
+    if p.seq != end.next_seq - 1 or p.payload_bytes > 1 or p.flags & (FLAG_SYN | FLAG_FIN):
         return False
-    if p.payload_bytes > 1:
-        return False
-    return p.payload_bytes == 0 or end.unacked_first < 0 or (peer.ack_seen and at_or_before(end.next_seq, peer.acked))
+    return p.payload_bytes == 0 or not p.note & NOTE_SENT_BEFORE or end.unacked_first < 0
 
 
 cdef inline bint is_zero_window_probe(const endpoint *end, const endpoint *peer, const packet_record *p) noexcept nogil:

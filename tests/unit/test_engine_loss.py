@@ -275,11 +275,17 @@ def test_retransmission_of_fin() -> None:
 
 
 def test_retransmission_of_one_byte() -> None:
-    """Looks like a keep-alive, but the byte waits for its ACK."""
+    """Looks like a keep-alive, and counts as one unless the sender's own socket knows better; it gives no RTT."""
     talk = opened()
     talk.client.data(1)
     talk.client.again(1)
-    assert talk.findings()[3:] == [NOTHING, RETRANSMISSION]
+    talk.server.ack()
+    assert talk.findings()[3:5] == [NOTHING, KEEP_ALIVE]
+    assert talk.row()["sent"]["rtt_count"] == 1  # the SYN's
+    known = opened()
+    known.client.data(1)
+    known.client.again(1, note=NOTE_SENT_BEFORE)
+    assert known.findings()[3:] == [NOTHING, RETRANSMISSION]
 
 
 def test_reset_is_no_retransmission() -> None:
@@ -492,12 +498,13 @@ def test_first_segment_of_an_end_leaves_nothing_unseen() -> None:
     assert talk.findings() == [NOTHING] * 3
 
 
-def test_data_overtaken_by_its_own_ack_was_not_sent_again() -> None:
-    """A tap can show the two directions out of step; Wireshark: spurious."""
-    talk = opened()
-    talk.server.ack(talk.client.next_seq + 100)
-    talk.client.data(100)
-    assert talk.findings()[3:] == [UNSEEN, NOTHING]
+def test_data_overtaken_by_its_own_ack_counts_as_spurious() -> None:
+    """A tap can show the two directions out of step.  Not so where the sender's own socket sends for the first time."""
+    for note, finding in ((0, SPURIOUS), (NOTE_FIRST_SEND, NOTHING)):
+        talk = opened()
+        talk.server.ack(talk.client.next_seq + 100)
+        talk.client.data(100, note=note)
+        assert talk.findings()[3:] == [UNSEEN, finding]
 
 
 def test_one_wild_ack_does_not_make_all_that_follows_retransmissions() -> None:
@@ -507,7 +514,7 @@ def test_one_wild_ack_does_not_make_all_that_follows_retransmissions() -> None:
     for _ in range(10):
         talk.client.data(100)
         talk.server.ack()
-    assert talk.row()["sent"]["retransmissions"] == 0
+    assert talk.row()["sent"]["retransmissions"] == 1  # what came before the next ACK, as in Wireshark
 
 
 # --- Duplicate ACKs.
