@@ -59,6 +59,11 @@ def run_files(options: Options) -> None:
         )
         limits = Limits(options.duration, options.count)
         Pipeline(source, table, sinks, options.interval, limits, stop, warn, bar.update, bar.close).run()
+        if evicted := table.totals().evicted:
+            warn(
+                f"{evicted:,} connections made room for others (--max-connections {options.max_connections}): "
+                "what came of them later counts as new ones"
+            )
     finally:
         bar.close()
         for sink in sinks:
