@@ -213,7 +213,7 @@ int tc_packet(struct __sk_buff *skb)
 	struct slot *slot;
 	struct frame *f;
 	__u64 want;
-	int verdict = PARSE_NEED_MORE, attempt;
+	int verdict, attempt = 0;
 
 	if (!cpu || !enter(cpu))
 		return TC_GO_ON;
@@ -228,14 +228,15 @@ int tc_packet(struct __sk_buff *skb)
 		want = FIRST_LOAD_BYTES;
 	if (want < STAGED_BYTES)
 		want = STAGED_BYTES;
+	/* Kernels before 6.8 refuse a loop whose end falls through to its head ("back-edge"): keep the head free of loads
+	 * that the compiler could move to the end, and the way back out of line. */
 #pragma clang loop unroll(disable)
-	for (attempt = 0; attempt < 2; attempt++) {
+	do {
+		asm volatile("" : "+r"(want) : : "memory");
 		f->available = load_skb(skb, f, want);
 		verdict = verdict_of(cpu, f, r);
-		if (verdict != PARSE_NEED_MORE)
-			break;
 		want = WINDOW_BYTES;
-	}
+	} while (__builtin_expect(verdict == PARSE_NEED_MORE, 0) && ++attempt < 2);
 	if (verdict == PARSE_NEED_MORE) /* the kernel could not copy what it says is there */
 		verdict = COUNT_TOO_DEEP;
 	count_verdict(cpu, verdict);

@@ -90,15 +90,21 @@ static __always_inline __u32 load_be32(const __u8 *p)
 static __always_inline void copy4(void *to, const __u8 *p) { __builtin_memcpy(to, p, 4); }
 #endif
 
-/* The `bytes` at `offset`, or 0 where the window does not hold them all. */
+/*
+ * The `bytes` at `offset`, or 0 where the window does not hold them all.  The pointer is hidden so that whoever
+ * tests it tests it, and not once more the offset: from that, verifiers before 6.8 do not see what the pointer is.
+ */
 static __always_inline const __u8 *bytes_at(const struct frame *f, __u64 offset, __u64 bytes)
 {
-	if (offset + bytes > f->available)
-		return 0;
-	HIDE(offset);
-	if (offset > REACH_BYTES - bytes)
-		return 0;
-	return f->window + offset;
+	const __u8 *p = 0;
+
+	if (offset + bytes <= f->available) {
+		HIDE(offset);
+		if (offset <= REACH_BYTES - bytes)
+			p = f->window + offset;
+	}
+	HIDE(p);
+	return p;
 }
 
 /* What is wrong when `bytes` at `offset` are not in the window: `verdict` where the frame itself ends. */

@@ -24,14 +24,20 @@ static __always_inline __u64 load_skb(struct __sk_buff *skb, struct frame *f, __
 		if (rest > WINDOW_BYTES - 16)
 			rest = WINDOW_BYTES - 16;
 		HIDE(rest);
-		if (rest < 1 || rest > WINDOW_BYTES - 16)
+		if (rest > WINDOW_BYTES - 16)
+			return 0;
+		HIDE(rest); /* two comparisons: what the compiler makes of them in one, old verifiers do not follow */
+		if (rest < 1)
 			return 0;
 		if (bpf_skb_load_bytes(skb, 12, f->window + 16, rest) < 0)
 			return 0;
 		return rest + 16;
 	}
 	HIDE(bytes);
-	if (bytes < 1 || bytes > WINDOW_BYTES)
+	if (bytes > WINDOW_BYTES)
+		return 0;
+	HIDE(bytes);
+	if (bytes < 1)
 		return 0;
 	if (bpf_skb_load_bytes(skb, 0, f->window, bytes) < 0)
 		return 0;
