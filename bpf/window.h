@@ -7,6 +7,20 @@
 
 #include "parse.h"
 
+/*
+ * `bytes` of the skb, or 0 where it has not that many.  One comparison shows the verifier both bounds: those before 6.8
+ * learn nothing from a test for 0.
+ */
+static __always_inline __u64 load_from(struct __sk_buff *skb, __u32 offset, __u8 *to, __u64 bytes, __u64 most)
+{
+	__u64 but_one = bytes - 1;
+
+	HIDE(but_one);
+	if (but_one > most - 1)
+		return 0;
+	return bpf_skb_load_bytes(skb, offset, to, but_one + 1) < 0 ? 0 : bytes;
+}
+
 /* Bring the first bytes of the frame into the window, a VLAN tag that the NIC or kernel keeps aside put back in. */
 static __always_inline __u64 load_skb(struct __sk_buff *skb, struct frame *f, __u64 want)
 {
@@ -23,25 +37,10 @@ static __always_inline __u64 load_skb(struct __sk_buff *skb, struct frame *f, __
 		__builtin_memcpy(f->window + 12, tag, 4);
 		if (rest > WINDOW_BYTES - 16)
 			rest = WINDOW_BYTES - 16;
-		HIDE(rest);
-		if (rest > WINDOW_BYTES - 16)
-			return 0;
-		HIDE(rest); /* two comparisons: what the compiler makes of them in one, old verifiers do not follow */
-		if (rest < 1)
-			return 0;
-		if (bpf_skb_load_bytes(skb, 12, f->window + 16, rest) < 0)
-			return 0;
-		return rest + 16;
+		rest = load_from(skb, 12, f->window + 16, rest, WINDOW_BYTES - 16);
+		return rest ? rest + 16 : 0;
 	}
-	HIDE(bytes);
-	if (bytes > WINDOW_BYTES)
-		return 0;
-	HIDE(bytes);
-	if (bytes < 1)
-		return 0;
-	if (bpf_skb_load_bytes(skb, 0, f->window, bytes) < 0)
-		return 0;
-	return bytes;
+	return load_from(skb, 0, f->window, bytes, WINDOW_BYTES);
 }
 
 #ifdef HOOK_XDP
