@@ -140,6 +140,108 @@ struct frame_head {
 	__u32 captured_bytes; /* its first bytes, which follow; a tag aside (NOTE_TAG_ASIDE) is not among them */
 };
 
+/*
+ * Sockets: what the kernel itself holds of a TCP connection.
+ */
+
+/* TASK_COMM_LEN of linux/sched.h and TCP_CA_NAME_MAX of net/tcp.h. */
+#define NAME_BYTES 16
+
+/* Why a socket record was written. */
+enum socket_event {
+	SOCKET_SAMPLE = 0,
+	SOCKET_RETRANSMISSION = 1, /* of `segments` segments, for `cause` */
+	SOCKET_STATE = 2,          /* from old_state to view.state */
+	SOCKET_FOUND = 3,          /* asked for (sock_diag(7)), and it is there */
+};
+
+/* Of a retransmission. */
+enum cause {
+	CAUSE_RTO = 0,     /* the retransmission timer ran out, or what followed it in state Loss (RFC 6298) */
+	CAUSE_FAST = 1,    /* in state Recovery (RFC 6675, RFC 8985) */
+	CAUSE_TLP = 2,     /* tail loss probe (RFC 8985 section 7) */
+	CAUSE_SYN = 3,
+	CAUSE_SYN_ACK = 4,
+	CAUSE_OTHER = 5,
+	CAUSES,
+};
+
+/* Which end of the connection a socket is. */
+enum socket_role {
+	ROLE_UNKNOWN = 0,
+	ROLE_ACTIVE = 1,  /* it connected */
+	ROLE_PASSIVE = 2, /* it was accepted, or its port is one that is listened on */
+};
+
+/* How the owner of a socket is known; the higher one is the better. */
+enum owner_source {
+	OWNER_UNKNOWN = 0,
+	OWNER_USED = 1,  /* it read, wrote or closed */
+	OWNER_HELD = 2,  /* it had the socket open when that was asked for */
+	OWNER_OPENED = 3, /* it connected or accepted */
+};
+
+/* A connection as a socket sees it. */
+struct socket_key {
+	__u8 local_addr[16];  /* network order, IPv4 as ::ffff:a.b.c.d */
+	__u8 remote_addr[16];
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 netns;          /* inode of the network namespace */
+	__u8 ip_version;      /* on the wire: 4 also for an IPv6 socket with mapped addresses */
+	__u8 unused[7];
+};
+
+/* The kernel's numbers, by their names in struct tcp_info where they have one; -1 is "not known". */
+struct socket_view {
+	__s64 time_ns;            /* CLOCK_MONOTONIC, when the numbers were read; 0: there is no socket */
+	__s64 bytes_sent;         /* payload, retransmissions included */
+	__s64 bytes_retransmitted;
+	__s64 bytes_acked;
+	__s64 bytes_received;
+	__s64 delivery_rate_bytes_per_s;
+	__s64 pacing_rate_bytes_per_s;
+	__s64 busy_us;            /* with data to send; of that time: */
+	__s64 rwnd_limited_us;    /* held up by the peer's window */
+	__s64 sndbuf_limited_us;  /* held up by the send buffer */
+	__s64 cgroup_id;
+	__s32 srtt_us;
+	__s32 rttvar_us;          /* mdev_us of struct tcp_sock, as in tcp_info */
+	__s32 rtt_min_us;
+	__s32 rto_us;
+	__s32 cwnd_packets;
+	__s32 ssthresh_packets;   /* -1 also while it is infinite */
+	__s32 in_flight_packets;  /* tcp_packets_in_flight() */
+	__s32 lost_packets;
+	__s32 sacked_packets;
+	__s32 reordering_packets;
+	__s32 delivered_packets;
+	__s32 dsack_duplicates;
+	__s32 snd_wnd_bytes;
+	__s32 rcv_wnd_bytes;
+	__s32 retransmissions;    /* total_retrans, SYN-ACKs included, since the socket was opened */
+	__s32 retransmissions_by[CAUSES]; /* those since tracing began, by enum cause; -1 each where they were not followed */
+	__s32 pid;                /* of the owner, as user space calls it (tgid) */
+	__s32 uid;
+	__u8 comm[NAME_BYTES];    /* of the owner; empty: not known */
+	__u8 congestion_control[NAME_BYTES];
+	__s8 congestion_state;    /* enum tcp_ca_state of linux/tcp.h: Open, Disorder, CWR, Recovery, Loss */
+	__u8 state;               /* of include/net/tcp_states.h, TCP_ESTABLISHED is 1; 0: not known */
+	__u8 role;                /* enum socket_role */
+	__u8 owner_source;        /* enum owner_source, of pid, uid, comm */
+};
+
+struct socket_record {
+	__u64 time_ns;    /* of the event */
+	struct socket_key key;
+	struct socket_view view;
+	__u32 segments;   /* of a retransmission */
+	__u8 event;       /* enum socket_event */
+	__u8 cause;       /* enum cause, of a retransmission */
+	__u8 old_state;
+	__u8 unused;
+};
+
 /* A perf sample's size is 16 bits, of which the kernel takes 12 bytes; it is a multiple of 8. */
 #define FRAME_MAX_BYTES (0xfff8 - 16 - sizeof(struct batch_header) - sizeof(struct packet_record) - sizeof(struct frame_head))
 /* Up to this snaplen frames are staged with their records: what the parser looks at is at hand. */
@@ -149,6 +251,9 @@ struct frame_head {
 
 _Static_assert(sizeof(struct packet_record) == 128, "packet_record has no padding");
 _Static_assert(sizeof(struct frame_head) == 8, "frame_head has no padding");
+_Static_assert(sizeof(struct socket_key) == 48, "socket_key has no padding");
+_Static_assert(sizeof(struct socket_view) == 11 * 8 + (17 + CAUSES) * 4 + 2 * NAME_BYTES + 4, "socket_view has no padding");
+_Static_assert(sizeof(struct socket_record) == 8 + 48 + sizeof(struct socket_view) + 8, "socket_record has no padding");
 _Static_assert(sizeof(struct batch_header) == 16 + 8 * COUNTERS, "batch_header has no padding");
 
 #endif

@@ -4,14 +4,14 @@ A connection runs from `src` (who sent the SYN) to `dst`; `sent` is src to dst, 
 dst to src.  Unknown is NaN in float fields and -1 in signed integer fields, never 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.records import CaptureInterface, Frames
+from tcptrace.records import SOCKET_VIEW, CaptureInterface, Frames
 
 SCHEMA_VERSION: Final = 1
 
@@ -30,11 +30,34 @@ STATES: Final = (
 )
 """Names of the state fields' values, RFC 9293 section 3.3.2; the first is "not known"."""
 
+KERNEL_STATES: Final = (
+    None,
+    "ESTABLISHED",
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "CLOSED",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
+    "SYN-RECEIVED",
+)
+"""The same names by the kernel's own numbers (include/net/tcp_states.h); its last one, NEW_SYN_RECV, has no socket yet."""
+
+CONGESTION_STATES: Final = ("Open", "Disorder", "CWR", "Recovery", "Loss")
+"""enum tcp_ca_state of linux/tcp.h."""
+
 END_REASONS: Final = (None, "closed", "reset", "idle", "evicted", "reused", "trace_end")
 """Why a connection left the table; the first is "it has not"."""
 
 NEAR_ENDS: Final = (None, "src", "dst", "both")
 """Which end is on this side of the interface: this host, or one it forwards for."""
+
+PROBES: Final = ("kprobes", "raw tracepoints", "kprobes and raw tracepoints")
+"""How programs are run where the kernel works on a socket."""
 
 RECENT_PACKETS: Final = 5
 
@@ -175,6 +198,9 @@ CONNECTION: Final = np.dtype(
         ("sent", DIRECTION),
         ("received", DIRECTION),
         ("recent", PACKET_BRIEF, RECENT_PACKETS),  # a ring; recent_total % 5 is the oldest once full
+        # What the kernel holds of the sockets at either end, where they are this host's; time_ns 0: none known.
+        ("src_socket", SOCKET_VIEW),
+        ("dst_socket", SOCKET_VIEW),
     ],
     align=True,
 )
@@ -226,6 +252,8 @@ class Totals:
     counters: Mapping[str, int] = field(default_factory=dict)  # the source's, names of records.COUNTERS
     perf_lost_samples: int = 0  # PERF_RECORD_LOST, a check on counters["records_lost"]
     unordered: int = 0  # records that came after a later one had been handed on
+    socket_records: int | None = None  # what the kernel said of sockets; None: not asked
+    socket_records_lost: int | None = None  # because their ring was full
 
 
 @dataclass(frozen=True)
@@ -239,6 +267,8 @@ class TraceInfo:
     version: str
     files: tuple[str, ...] = ()
     interfaces: Sequence[CaptureInterface] = ()  # of the frames; a capture file may add some while it is read
+    probes: str | None = None  # how the kernel's sockets are followed: PROBES; None: they are not
+    container_of: Callable[[int], str | None] = lambda cgroup_id: None  # of a cgroup's id: the container's
 
 
 @dataclass(frozen=True)
@@ -248,6 +278,14 @@ class PacketBatch:
     records: npt.NDArray[Any]
     findings: npt.NDArray[Any]
     frames: Frames | None  # only for sinks that want frames
+
+
+@dataclass(frozen=True)
+class SocketBatch:
+    """Retransmissions and changes of state that the kernel told of (records.SOCKET_RECORD), in time order."""
+
+    records: npt.NDArray[Any]
+    connection_ids: npt.NDArray[Any]  # u8: of each record; 0 where it is of no connection in the table
 
 
 class View(Protocol):
@@ -290,4 +328,12 @@ class Sink(Protocol):
 
     def restore(self) -> None:
         """Undo what open() did to the terminal; may be called at any time, also twice."""
+        ...
+
+
+class SocketEventSink(Protocol):
+    """What else an output may take, where the user asks for it."""
+
+    def socket_events(self, batch: SocketBatch) -> None:
+        """What happened to sockets, as it comes; valid during the call."""
         ...

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tcptrace.errors import TcptraceError
-from tcptrace.model import FINDING, Clock, PacketBatch, Rows, Sink, Totals
-from tcptrace.records import Frames
+from tcptrace.model import FINDING, Clock, PacketBatch, Rows, Sink, SocketBatch, SocketEventSink, Totals
+from tcptrace.records import SOCKET_RETRANSMISSION, SOCKET_STATE, Frames
 
 # How long a read may wait: as long as the kernel side keeps a packet back (a tick), and a Ctrl-C goes unnoticed.
 READ_TIMEOUT_S: Final = 0.02
+# Sockets asked for at the end of an interval: about 5 us each.
+ASKED_SOCKETS: Final = 2000
 
 
 class Source(Protocol):
@@ -35,6 +37,14 @@ class Source(Protocol):
 
     def frames(self) -> Frames | None:
         """The frames of the records that the last read() returned, where the source was asked to keep them."""
+        ...
+
+    def read_sockets(self) -> npt.NDArray[Any]:
+        """What the kernel said of sockets (records.SOCKET_RECORD, in time order) up to the packets read so far."""
+        ...
+
+    def ask_sockets(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the kernel holds now of these sockets (records.SOCKET_KEY), as far as there are such."""
         ...
 
     def stop(self) -> None:
@@ -62,6 +72,8 @@ class Engine(Protocol):
     """The analysis: engine.table.Table."""
 
     def process(self, records: npt.NDArray[Any], findings: npt.NDArray[Any] | None = None) -> int: ...
+    def process_sockets(self, records: npt.NDArray[Any], ids: npt.NDArray[Any] | None = None) -> int: ...
+    def stale_sockets(self, limit: int) -> npt.NDArray[Any]: ...
     def expire(self, now_ns: int) -> bool: ...
     def take_ended(self) -> Rows: ...
     def refresh(self, now_ns: int) -> float: ...
@@ -107,6 +119,7 @@ class Pipeline:
     limits: Limits
     stop_requested: Callable[[], bool]
     warn: Callable[[str], None]
+    socket_event_sinks: Sequence[SocketEventSink] = ()
     progress: Callable[[], None] = lambda: None  # called often
     at_end: Callable[[], None] = lambda: None  # called before the final output
     _packets: int = field(default=0, init=False)
@@ -141,6 +154,7 @@ class Pipeline:
     def _live_step(self) -> None:
         """What the source has now; an interval ends by the clock."""
         self._take_all(self.source.read(READ_TIMEOUT_S))
+        self._take_sockets(self.source.read_sockets())
         now_ns = self.source.now_ns()
         # The first packets are shown at once, not after a first interval.
         if now_ns >= self._due_ns or (self._packets and not self._shown):
@@ -197,6 +211,21 @@ class Pipeline:
         for sink in self._packet_sinks:
             sink.packets(batch)
 
+    def _take_sockets(self, records: npt.NDArray[Any]) -> None:
+        """What the kernel said of sockets joins the connections that packets have made."""
+        ids = np.zeros(len(records), "u8") if self.socket_event_sinks else None
+        taken = 0
+        while taken < len(records):
+            taken += self.engine.process_sockets(records[taken:], None if ids is None else ids[taken:])
+            self._hand_on_ended()
+        if ids is None:
+            return
+        events = np.flatnonzero((records["event"] == SOCKET_RETRANSMISSION) | (records["event"] == SOCKET_STATE))
+        if len(events):
+            batch = SocketBatch(records[events], ids[events])
+            for sink in self.socket_event_sinks:
+                sink.socket_events(batch)
+
     def _within_limits(self, records: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Not more than reach the limits of time and packets; a super-packet is not divided."""
         end_ns = self._end_ns()
@@ -224,11 +253,17 @@ class Pipeline:
     def _end_interval(self, now_ns: int) -> None:
         """All records before now_ns have been taken."""
         self._expire(now_ns)
+        self._ask_sockets()
         view = self._view(now_ns)
         for sink in self.sinks:
             sink.update(view)
         self.engine.clear_changed()
         self._heed_warning()
+
+    def _ask_sockets(self) -> None:
+        """The kernel tells of a socket ten times a second at most: what has changed since then is asked for."""
+        if not self.source.is_recorded:
+            self._take_sockets(self.source.ask_sockets(self.engine.stale_sockets(ASKED_SOCKETS)))
 
     def _heed_warning(self) -> None:
         while warning := self.source.check():
@@ -267,6 +302,9 @@ class Pipeline:
             self._take_all(self.source.read(READ_TIMEOUT_S))
         while len(records := self.source.read(0)):
             self._take_all(records)
+        if not self.source.is_recorded:
+            self._take_sockets(self.source.read_sockets())
+        self._ask_sockets()
         if self.source.is_recorded:
             self._heed_warning()
 

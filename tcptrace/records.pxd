@@ -1,5 +1,5 @@
 # bpf/records.h as Cython needs to know it: names only, layout and values are the header's.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "records.h" nogil:
     enum: BATCH_RECORDS
@@ -69,3 +69,76 @@ cdef extern from "records.h" nogil:
     struct frame_head:
         uint32_t original_bytes
         uint32_t captured_bytes
+
+    enum: CAUSES
+    enum: NAME_BYTES
+
+    enum: SOCKET_SAMPLE
+    enum: SOCKET_RETRANSMISSION
+    enum: SOCKET_STATE
+    enum: SOCKET_FOUND
+
+    enum: ROLE_UNKNOWN
+    enum: ROLE_ACTIVE
+    enum: ROLE_PASSIVE
+
+    enum: OWNER_UNKNOWN
+    enum: OWNER_USED
+    enum: OWNER_HELD
+    enum: OWNER_OPENED
+
+    struct socket_key:
+        uint8_t local_addr[16]
+        uint8_t remote_addr[16]
+        uint16_t local_port
+        uint16_t remote_port
+        uint32_t netns
+        uint8_t ip_version
+        uint8_t unused[7]
+
+    struct socket_view:
+        int64_t time_ns
+        int64_t bytes_sent
+        int64_t bytes_retransmitted
+        int64_t bytes_acked
+        int64_t bytes_received
+        int64_t delivery_rate_bytes_per_s
+        int64_t pacing_rate_bytes_per_s
+        int64_t busy_us
+        int64_t rwnd_limited_us
+        int64_t sndbuf_limited_us
+        int64_t cgroup_id
+        int32_t srtt_us
+        int32_t rttvar_us
+        int32_t rtt_min_us
+        int32_t rto_us
+        int32_t cwnd_packets
+        int32_t ssthresh_packets
+        int32_t in_flight_packets
+        int32_t lost_packets
+        int32_t sacked_packets
+        int32_t reordering_packets
+        int32_t delivered_packets
+        int32_t dsack_duplicates
+        int32_t snd_wnd_bytes
+        int32_t rcv_wnd_bytes
+        int32_t retransmissions
+        int32_t retransmissions_by[6]
+        int32_t pid
+        int32_t uid
+        uint8_t comm[16]
+        uint8_t congestion_control[16]
+        int8_t congestion_state
+        uint8_t state
+        uint8_t role
+        uint8_t owner_source
+
+    struct socket_record:
+        uint64_t time_ns
+        socket_key key
+        socket_view view
+        uint32_t segments
+        uint8_t event
+        uint8_t cause
+        uint8_t old_state
+        uint8_t unused

@@ -50,6 +50,93 @@ PACKET_RECORD: Final = np.dtype(
 )
 """struct packet_record: one TCP segment, or one super-packet of `segments` segments."""
 
+CAUSES: Final = ("rto", "fast", "tlp", "syn", "syn_ack", "other")
+"""Names of enum cause, in its order: why the kernel sent something again."""
+
+NAME_BYTES: Final = 16
+
+SOCKET_KEY: Final = np.dtype(
+    [
+        ("local_addr", "u1", 16),
+        ("remote_addr", "u1", 16),
+        ("local_port", "u2"),
+        ("remote_port", "u2"),
+        ("netns", "u4"),
+        ("ip_version", "u1"),
+        ("unused", "u1", 7),
+    ]
+)
+"""struct socket_key: a connection as a socket sees it."""
+
+SOCKET_VIEW: Final = np.dtype(
+    [
+        ("time_ns", "i8"),
+        ("bytes_sent", "i8"),
+        ("bytes_retransmitted", "i8"),
+        ("bytes_acked", "i8"),
+        ("bytes_received", "i8"),
+        ("delivery_rate_bytes_per_s", "i8"),
+        ("pacing_rate_bytes_per_s", "i8"),
+        ("busy_us", "i8"),
+        ("rwnd_limited_us", "i8"),
+        ("sndbuf_limited_us", "i8"),
+        ("cgroup_id", "i8"),
+        ("srtt_us", "i4"),
+        ("rttvar_us", "i4"),
+        ("rtt_min_us", "i4"),
+        ("rto_us", "i4"),
+        ("cwnd_packets", "i4"),
+        ("ssthresh_packets", "i4"),
+        ("in_flight_packets", "i4"),
+        ("lost_packets", "i4"),
+        ("sacked_packets", "i4"),
+        ("reordering_packets", "i4"),
+        ("delivered_packets", "i4"),
+        ("dsack_duplicates", "i4"),
+        ("snd_wnd_bytes", "i4"),
+        ("rcv_wnd_bytes", "i4"),
+        ("retransmissions", "i4"),
+        ("retransmissions_by", "i4", len(CAUSES)),
+        ("pid", "i4"),
+        ("uid", "i4"),
+        ("comm", "u1", NAME_BYTES),
+        ("congestion_control", "u1", NAME_BYTES),
+        ("congestion_state", "i1"),
+        ("state", "u1"),
+        ("role", "u1"),
+        ("owner_source", "u1"),
+    ]
+)
+"""struct socket_view: the kernel's numbers of a socket; -1 is "not known", time_ns 0 "there is no socket"."""
+
+SOCKET_RECORD: Final = np.dtype(
+    [
+        ("time_ns", "u8"),
+        ("key", SOCKET_KEY),
+        ("view", SOCKET_VIEW),
+        ("segments", "u4"),
+        ("event", "u1"),
+        ("cause", "u1"),
+        ("old_state", "u1"),
+        ("unused", "u1"),
+    ]
+)
+"""struct socket_record: what the kernel said of a socket at one moment."""
+
+SOCKET_SAMPLE: Final = 0
+SOCKET_RETRANSMISSION: Final = 1
+SOCKET_STATE: Final = 2
+SOCKET_FOUND: Final = 3
+
+ROLE_UNKNOWN: Final = 0
+ROLE_ACTIVE: Final = 1
+ROLE_PASSIVE: Final = 2
+
+OWNER_UNKNOWN: Final = 0
+OWNER_USED: Final = 1
+OWNER_HELD: Final = 2
+OWNER_OPENED: Final = 3
+
 DIRECTION_INGRESS: Final = 0
 DIRECTION_EGRESS: Final = 1
 DIRECTION_UNKNOWN: Final = 2

