@@ -125,6 +125,17 @@ def attach_raw_tracepoint(programs: Any, name: str, tracepoint: str) -> bool:
     return True
 
 
+def attach_kprobe(programs: Any, name: str, function: str, *, at_return: bool = False) -> bool:
+    """Run program `name` where the kernel's `function` begins or returns; False where it has none, or no kprobes."""
+    attach = programs.attach_kretprobe if at_return else programs.attach_kprobe
+    with _stderr_aside():
+        try:
+            attach(event=function.encode(), fn_name=name.encode())
+        except Exception:
+            return False
+    return True
+
+
 @contextlib.contextmanager
 def _stderr_aside() -> Iterator[Any]:
     """bcc's compiler and the verifier write to file descriptor 2: keep that for the error message."""
