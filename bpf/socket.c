@@ -183,6 +183,48 @@ static __always_inline struct followed *followed_of(struct scratch *s, __u64 sk)
 	return f ? f : follow(s, sk);
 }
 
+#ifdef PROCESS_FILTER
+/* SELECTION */
+
+static __always_inline void select_flow(struct socket_key *key, int yes)
+{
+	__u8 one = 1;
+
+	if (yes)
+		selected.update(key, &one);
+	else
+		selected.delete(key);
+}
+
+static __always_inline int is_selected_flow(struct socket_key *key)
+{
+	return selected.lookup(key) != NULL;
+}
+
+/* Packets of this socket are wanted, or not any more; before a connection's SYN its local port may not be known. */
+static __always_inline void select_packets(struct scratch *s, __u64 sk, const struct followed *f)
+{
+	if (read_key(s, sk, &s->record.key, 0))
+		select_flow(&s->record.key, !f->ignored);
+}
+
+/* A process listens: packets that open a connection to its port are wanted. */
+static __always_inline void select_listener(struct scratch *s, __u64 sk)
+{
+	struct socket_key listener = { .netns = NETNS };
+
+	if (!current_is_selected() || !read_key(s, sk, &s->record.key, 0))
+		return;
+	listener.local_port = FIELD_num(s->image);
+	select_flow(&listener, 1);
+}
+#else
+#define current_is_selected() 1
+#define is_selected_flow(key) 1
+#define select_packets(s, sk, f) ((void)0)
+#define select_listener(s, sk) ((void)0)
+#endif
+
 /* Which process has it: the one at work now.  Only to be called on behalf of a process, never from a softirq. */
 static __always_inline void owned_by_current(struct followed *f, __u8 source)
 {
@@ -193,7 +235,7 @@ static __always_inline void owned_by_current(struct followed *f, __u8 source)
 	f->uid = bpf_get_current_uid_gid();
 	f->cgroup_id = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(f->comm, sizeof(f->comm));
-	f->ignored = !SELECTED(f);
+	f->ignored = !current_is_selected();
 }
 
 /* Retransmissions that were not accounted for yet have this cause. */
@@ -304,7 +346,7 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 		f->ignored = 1;
 		return 0;
 	}
-	if (f->owner_source == OWNER_UNKNOWN && !SELECTED_FLOW(&f->key))
+	if (f->owner_source == OWNER_UNKNOWN && !is_selected_flow(&f->key))
 		return 0;
 	f->has_key = f->key.local_port != 0;
 	if (f->cgroup_id < 0)
@@ -404,7 +446,7 @@ static __always_inline void on_synack(void *ctx, __u64 request)
 	if (!s)
 		return;
 	r = &s->record;
-	if (read_key(s, request, &r->key, 1) && SELECTED_FLOW(&r->key)) {
+	if (read_key(s, request, &r->key, 1) && is_selected_flow(&r->key)) {
 		__builtin_memset(&r->view, 0xff, sizeof(r->view));
 		__builtin_memset(r->view.comm, 0, 2 * NAME_BYTES);
 		r->time_ns = r->view.time_ns = bpf_ktime_get_ns();
@@ -428,7 +470,7 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 	struct scratch *s;
 	struct followed *f;
 
-	if (state == LISTEN || old_state == LISTEN)
+	if (old_state == LISTEN && state != SYN_RECV) /* a child begins as a copy of its listener */
 		return;
 	cpu = this_socket_cpu();
 	if (!cpu)
@@ -436,6 +478,11 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 	s = enter_scratch(cpu);
 	if (!s)
 		return;
+	if (state == LISTEN) {
+		select_listener(s, sk);
+		leave_scratch(cpu);
+		return;
+	}
 	if (state == SYN_SENT || state == SYN_RECV)
 		f = follow(s, sk); /* a new one, whatever was at this address before */
 	else
@@ -449,6 +496,8 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 			f->role = ROLE_PASSIVE;
 		if (state == FIN_WAIT1 || state == LAST_ACK)
 			owned_by_current(f, OWNER_USED);
+		if (state == SYN_SENT || old_state == SYN_SENT)
+			select_packets(s, sk, f);
 	}
 	/* Before the SYN and at a child's birth the addresses are not complete. */
 	if (f && (ALL_EVENTS || state != SYN_SENT) && state != SYN_RECV && is_wanted(s, sk, f)) {
@@ -480,6 +529,7 @@ static __always_inline void on_opened(void *ctx, __u64 sk, __u8 role)
 	if (f) {
 		f->role = role;
 		owned_by_current(f, OWNER_OPENED);
+		select_packets(s, sk, f);
 		if (is_wanted(s, sk, f)) {
 			READ_VIEW(s->image, sk);
 			s->record.segments = s->record.cause = s->record.old_state = 0;

@@ -4,6 +4,8 @@ import importlib.resources
 from pathlib import Path
 from typing import Any, Final
 
+import numpy.typing as npt
+
 from tcptrace.sources.live import bcc_loader
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.socket_probes import SocketProbes
@@ -35,6 +37,8 @@ class PacketPrograms:
         headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
         text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source)
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
+        if interface.is_loopback:
+            defines.append("LOOPBACK")
         if xdp:
             defines += ["HOOK_XDP", f"MTU_BYTES={interface.mtu_bytes}"]
         if snaplen:
@@ -61,6 +65,10 @@ class PacketPrograms:
         """From now on the kernel's sockets are told of in these rings.  Raises MissingFeatureError."""
         if self.probes is not None:
             self.probes.attach(self._bpf, ring_fds)
+
+    def let_through(self, flows: npt.NDArray[Any]) -> None:
+        """Packets of these SOCKET_KEYs, where probes choose by process; needs privileges.  Raises TcptraceError."""
+        bcc_loader.put_keys_in_map(self._bpf, "selected", [flow.tobytes() for flow in flows])
 
     def close(self) -> None:
         """Give maps, programs and the tick back to the kernel."""

@@ -7,16 +7,18 @@ before bpf/socket.c is compiled.
 import importlib.resources
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tcptrace.errors import MissingFeatureError
 from tcptrace.model import PROBES
 from tcptrace.sources.live import bcc_loader
 from tcptrace.sources.live.btf import KernelTypes
+from tcptrace.sources.live.process_selection import ProcessSelection
 from tcptrace.sources.live.socket_layout import accept_source, layout_source
 
 LAYOUT_MARKER: Final = "/* LAYOUT */"
+SELECTION_MARKER: Final = "/* SELECTION */"
 # Kprobes as perf events, which go with the process that opened them (Linux 4.17).
 KPROBE_PMU: Final = "/sys/bus/event_source/devices/kprobe"
 # Sockets followed at once, 300 bytes each; beyond them the least recently heard of is forgotten.
@@ -69,6 +71,7 @@ class ProbeOptions:
     netns: int = 0  # inode of the network namespace whose sockets are told of
     samples_per_s: int = SAMPLES_PER_S
     all_events: bool = False
+    selection: ProcessSelection = field(default_factory=ProcessSelection)  # of processes; empty: all
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class SocketProbes:
         layout = [layout_source(self._types)]
         if any(one.place.program == "socket_accept" and not one.by_kprobe for one in self._chosen):
             layout.append(accept_source(self._types) or "")
+        text = text.replace(SELECTION_MARKER, self.options.selection.source() if self.options.selection else "")
         return text.replace(LAYOUT_MARKER, "\n".join(layout))
 
     def defines(self) -> list[str]:
@@ -145,11 +149,11 @@ class SocketProbes:
             f"REGS_SYSCALL={regs_syscall}",
             f"SYSCALL_ACCEPT={accept}",
             f"SYSCALL_ACCEPT4={accept4}",
-            "SELECTED(f)=1",
-            "SELECTED_FLOW(key)=1",
         ]
         if self._kprobes:
             lines.append("HAVE_KPROBES")
+        if options.selection:
+            lines.append("PROCESS_FILTER")
         ways = {one.place.program: "KPROBE" if one.by_kprobe else "RAW_TRACEPOINT" for one in self._chosen}
         for place in PLACES:
             if place.switch is not None:
