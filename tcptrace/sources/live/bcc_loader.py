@@ -104,7 +104,10 @@ def put_keys_in_map(programs: Any, name: str, keys: Sequence[bytes]) -> None:
     bcc = import_bcc()
     fd = programs[name.encode()].map_fd
     for key in keys:
-        if bcc.lib.bpf_update_elem(fd, ctypes.create_string_buffer(key, len(key)), ctypes.byref(ctypes.c_uint8(1)), 0) < 0:
+        if (
+            bcc.lib.bpf_update_elem(fd, ctypes.create_string_buffer(key, len(key)), ctypes.byref(ctypes.c_uint8(1)), 0)
+            < 0
+        ):
             raise TcptraceError(f"BPF map {name}: {os.strerror(ctypes.get_errno())}")
 
 

@@ -19,7 +19,8 @@ class PacketPrograms:
     """bpf/packet.c for one interface, in the kernel but not yet attached.
 
     `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
-    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.  `probes`: what shall follow sockets besides.
+    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
+    `probes`: what shall follow sockets besides.
     Raises MissingFeatureError or NotPermittedError.
     """
 

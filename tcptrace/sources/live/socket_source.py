@@ -49,14 +49,13 @@ class SocketSource:
         self, programs: PacketPrograms, interface: Interface, expression: str | None, time_ns: int
     ) -> npt.NDArray[Any]:
         assert self._diag is not None
-        every = self._diag.dump(time_ns)
+        sockets, cgroups = self._diag.dump(time_ns), Cgroups()
         selection = self._probes.options.selection
-        if not selection:
-            return find_open_sockets(every, Cgroups(), interface, expression)
-        inodes = selection.inodes()
-        theirs = every.part(np.array([inode in inodes for inode in every.inodes.tolist()], np.bool_))
-        programs.let_through(selected_flows(theirs, self._probes.options.netns))
-        return find_open_sockets(theirs, Cgroups(), interface, expression)
+        if selection:
+            inodes = selection.inodes(cgroups)
+            sockets = sockets.part(np.array([inode in inodes for inode in sockets.inodes.tolist()], np.bool_))
+            programs.let_through(selected_flows(sockets, self._probes.options.netns))
+        return find_open_sockets(sockets, cgroups, interface, expression)
 
     @property
     def kind(self) -> str:
