@@ -67,6 +67,11 @@ class PacketPrograms:
         if self.probes is not None:
             self.probes.attach(self._bpf, ring_fds)
 
+    def probe_fds(self) -> dict[str, int]:
+        """File descriptor of each probe's program, by its name in bpf/socket.c."""
+        names = self.probes.programs if self.probes is not None else []
+        return {name: bcc_loader.loaded_fd(self._bpf, name) for name in names}
+
     def let_through(self, flows: npt.NDArray[Any]) -> None:
         """Packets of these SOCKET_KEYs, where probes choose by process; needs privileges.  Raises TcptraceError."""
         bcc_loader.put_keys_in_map(self._bpf, "selected", [flow.tobytes() for flow in flows])

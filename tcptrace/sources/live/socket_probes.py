@@ -126,6 +126,11 @@ class SocketProbes:
         self.missing.append(place.program)
         return None
 
+    @property
+    def programs(self) -> list[str]:
+        """Names of those that this kernel is to run."""
+        return [one.place.program for one in self._chosen]
+
     def source(self) -> str:
         """C to be compiled after bpf/packet.c."""
         text = (importlib.resources.files("tcptrace") / "bpf" / "socket.c").read_text()
