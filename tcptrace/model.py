@@ -45,7 +45,7 @@ KERNEL_STATES: Final = (
     "CLOSING",
     "SYN-RECEIVED",
 )
-"""The same names by the kernel's own numbers (include/net/tcp_states.h); its last one, NEW_SYN_RECV, has no socket yet."""
+"""The same names by the kernel's numbers (include/net/tcp_states.h); the last one, NEW_SYN_RECV, has no socket yet."""
 
 CONGESTION_STATES: Final = ("Open", "Disorder", "CWR", "Recovery", "Loss")
 """enum tcp_ca_state of linux/tcp.h."""
@@ -268,6 +268,7 @@ class TraceInfo:
     files: tuple[str, ...] = ()
     interfaces: Sequence[CaptureInterface] = ()  # of the frames; a capture file may add some while it is read
     probes: str | None = None  # how the kernel's sockets are followed: PROBES; None: they are not
+    netns: int | None = None  # inode of the interface's network namespace, which its sockets are in
     container_of: Callable[[int], str | None] = lambda cgroup_id: None  # of a cgroup's id: the container's
 
 

@@ -58,7 +58,9 @@ def run_files(options: Options) -> None:
             secrets.randbits(64),
         )
         limits = Limits(options.duration, options.count)
-        Pipeline(source, table, sinks, options.interval, limits, stop, warn, bar.update, bar.close).run()
+        Pipeline(
+            source, table, sinks, options.interval, limits, stop, warn, progress=bar.update, at_end=bar.close
+        ).run()
         if evicted := table.totals().evicted:
             warn(
                 f"{evicted:,} connections made room for others (--max-connections {options.max_connections}): "
