@@ -21,7 +21,7 @@ from tcptrace.sources.live.sock_diag import SocketDiag
 start_s = time.perf_counter()
 diag = SocketDiag()
 interface = find_interface(sys.argv[1])
-records = find_open_sockets(diag, Cgroups(), interface, " ".join(sys.argv[2:]), 1)
+records = find_open_sockets(diag.dump(1), Cgroups(), interface, " ".join(sys.argv[2:]))
 took_s = time.perf_counter() - start_s
 if os.environ.get("AS_NOBODY"):
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
