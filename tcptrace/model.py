@@ -45,7 +45,7 @@ KERNEL_STATES: Final = (
     "CLOSING",
     "SYN-RECEIVED",
 )
-"""The same names by the kernel's own numbers (include/net/tcp_states.h); its last one, NEW_SYN_RECV, has no socket yet."""
+"""The same names by the kernel's numbers (include/net/tcp_states.h); the last one, NEW_SYN_RECV, has no socket yet."""
 
 CONGESTION_STATES: Final = ("Open", "Disorder", "CWR", "Recovery", "Loss")
 """enum tcp_ca_state of linux/tcp.h."""
@@ -256,6 +256,10 @@ class Totals:
     socket_records_lost: int | None = None  # because their ring was full
 
 
+def _no_container(cgroup_id: int) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class TraceInfo:
     """What is traced and how, known once the source has opened."""
@@ -268,7 +272,8 @@ class TraceInfo:
     files: tuple[str, ...] = ()
     interfaces: Sequence[CaptureInterface] = ()  # of the frames; a capture file may add some while it is read
     probes: str | None = None  # how the kernel's sockets are followed: PROBES; None: they are not
-    container_of: Callable[[int], str | None] = lambda cgroup_id: None  # of a cgroup's id: the container's
+    netns: int | None = None  # inode of the interface's network namespace, which its sockets are in
+    container_of: Callable[[int], str | None] = _no_container  # of a cgroup's id: the container's
 
 
 @dataclass(frozen=True)

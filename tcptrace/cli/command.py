@@ -71,6 +71,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("-c", "--count", metavar="PACKETS", type=click.IntRange(min=1), help="End after this many wire packets.")
 @click.option("--packets", is_flag=True, help="A line for every packet; with --json an event for every packet.")
 @click.option("--json", is_flag=True, help="One JSON object a line instead of a table.")
+@click.option("--events", is_flag=True,
+              help="With --json, also events for the kernel's retransmissions and changes of state.")  # fmt: skip
 @click.option("--sort", type=click.Choice(SORT_KEYS), default="rate", show_default=True, help="Order of the table.")
 @seconds(
     "--interval",

@@ -58,7 +58,9 @@ def run_files(options: Options) -> None:
             secrets.randbits(64),
         )
         limits = Limits(options.duration, options.count)
-        Pipeline(source, table, sinks, options.interval, limits, stop, warn, bar.update, bar.close).run()
+        Pipeline(
+            source, table, sinks, options.interval, limits, stop, warn, progress=bar.update, at_end=bar.close
+        ).run()
         if evicted := table.totals().evicted:
             warn(
                 f"{evicted:,} connections made room for others (--max-connections {options.max_connections}): "
@@ -78,6 +80,8 @@ def refuse_live_options(options: Options) -> None:
         raise UsageError("--hook is for an interface, not for a file")
     if options.ring_size is not None:
         raise UsageError("--ring-size is for an interface, not for a file")
+    if options.events:
+        raise UsageError("--events is for an interface: a file has packets only")
 
 
 def all_filter_words(options: Options) -> tuple[str, ...]:
