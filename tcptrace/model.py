@@ -256,6 +256,10 @@ class Totals:
     socket_records_lost: int | None = None  # because their ring was full
 
 
+def _no_container(cgroup_id: int) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class TraceInfo:
     """What is traced and how, known once the source has opened."""
@@ -269,7 +273,7 @@ class TraceInfo:
     interfaces: Sequence[CaptureInterface] = ()  # of the frames; a capture file may add some while it is read
     probes: str | None = None  # how the kernel's sockets are followed: PROBES; None: they are not
     netns: int | None = None  # inode of the interface's network namespace, which its sockets are in
-    container_of: Callable[[int], str | None] = lambda cgroup_id: None  # of a cgroup's id: the container's
+    container_of: Callable[[int], str | None] = _no_container  # of a cgroup's id: the container's
 
 
 @dataclass(frozen=True)

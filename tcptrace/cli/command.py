@@ -71,6 +71,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("-c", "--count", metavar="PACKETS", type=click.IntRange(min=1), help="End after this many wire packets.")
 @click.option("--packets", is_flag=True, help="A line for every packet; with --json an event for every packet.")
 @click.option("--json", is_flag=True, help="One JSON object a line instead of a table.")
+@click.option("--events", is_flag=True,
+              help="With --json, also events for the kernel's retransmissions and changes of state.")  # fmt: skip
 @click.option("--sort", type=click.Choice(SORT_KEYS), default="rate", show_default=True, help="Order of the table.")
 @seconds(
     "--interval",
@@ -96,7 +98,6 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
               show_default=True, help="How to follow the kernel's own sockets.")  # fmt: skip
 @click.option("--samples", metavar="N", type=click.IntRange(1, 1000),
               help="Look at a socket's numbers so often a second at most.  [default: 10]")  # fmt: skip
-@click.option("--events", is_flag=True, help="With --json, lines for retransmissions and changes of state.")
 @click.option("--pid", metavar="PID", type=click.IntRange(min=1), multiple=True,
               help="Only sockets of this process; repeatable.")  # fmt: skip
 @click.option("--comm", metavar="NAME", multiple=True, help="Only sockets of processes of this name; repeatable.")

@@ -80,6 +80,8 @@ def refuse_live_options(options: Options) -> None:
         raise UsageError("--hook is for an interface, not for a file")
     if options.ring_size is not None:
         raise UsageError("--ring-size is for an interface, not for a file")
+    if options.events:
+        raise UsageError("--events is for an interface: a file has packets only")
 
 
 def all_filter_words(options: Options) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tcptrace import __version__
 from tcptrace.cli.endings import StopRequest, say, warn
 from tcptrace.cli.options import CLOSED_TIMEOUT_S, IDLE_TIMEOUT_S, INTERVAL_S, MIB, SNAPLEN_BYTES, Options
-from tcptrace.cli.outputs import FileAccess, make_sinks, refuse_contradictions
+from tcptrace.cli.outputs import FileAccess, make_sinks, refuse_contradictions, socket_event_sinks
 from tcptrace.cli.sockets import enter_namespace, probe_options, refuse_probeless
 from tcptrace.errors import UsageError
 
@@ -118,7 +118,11 @@ def trace(options: Options, opening: Any, expression: str | None, stop: StopRequ
             secrets.randbits(64),
         )
         limits = Limits(options.duration, options.count)
-        Pipeline(source, table, sinks, options.interval or INTERVAL_S, limits, stop, warn).run()
+        event_sinks = socket_event_sinks(options, sinks)
+        if event_sinks and info.probes is None:
+            warn("the kernel's sockets are not followed here: --events has nothing to tell")
+        interval_s = options.interval or INTERVAL_S
+        Pipeline(source, table, sinks, interval_s, limits, stop, warn, event_sinks).run()
     finally:
         for sink in sinks:
             sink.restore()

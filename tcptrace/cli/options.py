@@ -27,6 +27,7 @@ class Options:
     count: int | None
     packets: bool
     json: bool
+    events: bool
     sort: str
     interval: float | None
     output: str | None
@@ -42,7 +43,6 @@ class Options:
     hook: str
     probes: str
     samples: int | None
-    events: bool
     pid: tuple[int, ...]
     comm: tuple[str, ...]
     cgroup: tuple[str, ...]

@@ -12,7 +12,7 @@ from tcptrace.cli.options import SNAPLEN_BYTES, Options
 from tcptrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from tcptrace.model import Sink
+    from tcptrace.model import Sink, SocketEventSink
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ def make_sinks(options: Options, files: FileAccess) -> "list[Sink]":
     return sinks
 
 
+def socket_event_sinks(options: Options, sinks: "list[Sink]") -> "list[SocketEventSink]":
+    """Those of the sinks that the user wants the kernel's events in."""
+    if not options.events:
+        return []
+    from tcptrace.sinks.ndjson import Ndjson
+
+    return [sink for sink in sinks if isinstance(sink, Ndjson)]
+
+
 def refuse_contradictions(options: Options) -> None:
     """UsageError for outputs that exclude each other, before anything is set up."""
     if options.output == "-":
@@ -44,6 +53,8 @@ def refuse_contradictions(options: Options) -> None:
         for name in ("snaplen", "rotate_size", "rotate_seconds", "rotate_files"):
             if getattr(options, name) is not None and not (name == "snaplen" and options.layers):
                 raise UsageError(f"--{name.replace('_', '-')} is for --output")
+    if options.events and not options.json:
+        raise UsageError("--events needs --json")
     if options.picture and not (options.sequence or options.graph):
         raise UsageError("--picture needs --sequence or --graph")
     if options.connection is not None and not (options.sequence or options.graph or options.ladder):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tcptrace.model import CLOSE_KINDS, CLOSED_BY, HANDSHAKES, STATES
-from tcptrace.sinks import human
+from tcptrace.sinks import human, sockets
 
 Row = Any
 """One row of model.CONNECTION."""
@@ -43,17 +43,17 @@ def _end_name(row: Row, end: str) -> str | None:
 
 
 def state(row: Row, width: int) -> str:
-    name = STATES[row["state"]] or human.UNKNOWN
+    name = STATES[sockets.state(row)] or human.UNKNOWN
     return name if len(name) <= width else _SHORT_STATES.get(name, name)
 
 
 def short_state(row: Row, width: int) -> str:
-    name = STATES[row["state"]] or human.UNKNOWN
+    name = STATES[sockets.state(row)] or human.UNKNOWN
     return _SHORT_STATES.get(name, name)
 
 
 def state_style(row: Row) -> str:
-    name = STATES[row["state"]]
+    name = STATES[sockets.state(row)]
     if name in ("SYN-SENT", "SYN-RECEIVED"):
         return "green"
     return "" if name == "ESTABLISHED" else "dim"
@@ -63,6 +63,38 @@ def rtt(row: Row, width: int) -> str:
     """Of the data sent, else of the handshake."""
     smoothed = float(row["sent"]["rtt_smoothed_us"])
     return human.duration_us(smoothed if smoothed == smoothed else float(row["handshake_rtt_us"]))
+
+
+def socket(name: str, form: Callable[[int, int], str]) -> Text:
+    """A number of the near end's socket."""
+
+    def text(row: Row, width: int) -> str:
+        near, _ = sockets.near_and_peer(row)
+        return human.UNKNOWN if near is None else form(int(near[name]), width)
+
+    return text
+
+
+def process(row: Row, width: int) -> str:
+    """Who the near end's socket belongs to; where both ends are known and there is room, src's → dst's."""
+    near, peer = sockets.near_and_peer(row)
+    if near is None:
+        return human.UNKNOWN
+    if peer is not None:
+        both_ends = " → ".join(human.process(*_owner(row[f"{end}_socket"])) for end in ("src", "dst"))
+        if len(both_ends) <= width:
+            return both_ends
+    return human.process_fit(*_owner(near), width)
+
+
+def _owner(socket: Any) -> tuple[str, int]:
+    return human.kernel_name(socket["comm"].tobytes()), int(socket["pid"])
+
+
+def kernel_retransmissions_style(row: Row) -> str:
+    """As that of the wire's."""
+    near, _ = sockets.near_and_peer(row)
+    return "yellow" if near is not None and near["retransmissions"] > 0 else "dim"
 
 
 def duration(row: Row, width: int) -> str:

@@ -19,6 +19,7 @@ from tcptrace.model import (
 )
 from tcptrace.records import FLAG_ACK
 from tcptrace.sinks import bulk, human
+from tcptrace.sinks.socket_json import kernel_fields
 
 Columns = dict[str, list[Any]]
 
@@ -101,6 +102,7 @@ def connection_events(
     columns |= _life(rows, info)
     for name in ("sent", "received"):
         columns |= _direction(rows, name)
+    columns |= kernel_fields(rows, info)
     columns["last_packets"] = _last_packets(rows)
     keys = tuple(columns)
     for values in zip(*columns.values(), strict=True):

@@ -10,6 +10,7 @@ import math
 import socket
 import struct
 import time
+import unicodedata
 from functools import lru_cache
 from typing import Final
 
@@ -136,6 +137,50 @@ def ellipsise(text: str, width: int) -> str:
         return ELLIPSIS[:width]
     tail = (width - 1) // 2
     return text[: width - 1 - tail] + ELLIPSIS + text[len(text) - tail :]
+
+
+def printable(text: str) -> str:
+    """What strangers have named, so that the terminal does not obey it: ? for what does not print."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+@lru_cache(maxsize=4096)
+def kernel_name(raw: bytes) -> str:
+    """A name in a field of fixed size, up to its NUL.  As it is: of a process it may contain anything."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", errors="replace")
+
+
+@lru_cache(maxsize=4096)
+def process(name: str, pid: int) -> str:
+    """curl/12345, at most `PROCESS_WIDTH` wide: a letter that is not exactly one of the terminal's cells is a ?."""
+    shown = "".join(letter if _is_one_cell(letter) else "?" for letter in name)
+    if pid < 0:
+        return shown or UNKNOWN
+    return f"{shown or '?'}/{pid}"
+
+
+PROCESS_WIDTH: Final = 15 + 1 + 7
+"""Of a comm (TASK_COMM_LEN of linux/sched.h, less its NUL) and the largest pid (PID_MAX_LIMIT)."""
+
+
+def _is_one_cell(letter: str) -> bool:
+    if letter in " ~" or "!" <= letter <= "}":
+        return True
+    return (
+        letter.isprintable()
+        and unicodedata.east_asian_width(letter) not in ("W", "F")
+        and not unicodedata.category(letter).startswith("M")
+    )
+
+
+def process_fit(name: str, pid: int, width: int) -> str:
+    """The same no wider than `width`: the name's middle goes, the pid stays whole as long as there is room for it."""
+    text = process(name, pid)
+    if len(text) <= width or pid < 0:
+        return ellipsise(text, width)
+    shown, _, number = text.rpartition("/")
+    room = width - len(number) - 1
+    return f"{ellipsise(shown, room)}/{number}" if room >= 3 else ellipsise(text, width)
 
 
 def address(raw: bytes, ip_version: int) -> str:

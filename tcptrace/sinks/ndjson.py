@@ -9,12 +9,13 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.model import SCHEMA_VERSION, STATES, PacketBatch, Rows, TraceInfo, View
+from tcptrace.model import SCHEMA_VERSION, STATES, PacketBatch, Rows, SocketBatch, TraceInfo, View
 from tcptrace.records import COUNTERS
 from tcptrace.sinks import human
 from tcptrace.sinks.connection_json import connection_events
 from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.packet_json import packet_events
+from tcptrace.sinks.socket_event_json import socket_events
 
 BATCH_LINES: Final = 512
 """Lines made, written and flushed at a time: bounds the memory that a large table takes."""
@@ -57,7 +58,9 @@ class Ndjson:
             "time": None if info.interface is None else human.rfc3339(self._now_ns()),
             "version": info.version,
             "interface": info.interface,
+            "netns": info.netns,
             "hook": info.hook,
+            "probes": info.probes,
             "filter": info.filter,
             "files": list(info.files) or None,
         }
@@ -68,6 +71,12 @@ class Ndjson:
         for start in range(0, len(batch.records), BATCH_LINES):
             part = slice(start, start + BATCH_LINES)
             self._write(packet_events(batch.records[part], batch.findings[part], self._opened()))
+
+    def socket_events(self, batch: SocketBatch) -> None:
+        """One `retransmission` or `state` event a record; called only where the user asks for them (--events)."""
+        for start in range(0, len(batch.records), BATCH_LINES):
+            part = slice(start, start + BATCH_LINES)
+            self._write(socket_events(batch.records[part], batch.connection_ids[part], self._opened()))
 
     def ended(self, rows: Rows) -> None:
         """The final line of connections that left the table."""
@@ -130,6 +139,8 @@ class Ndjson:
             "rtt_percentiles_dropped": totals.rtt_percentiles_dropped,
             "perf_lost_samples": totals.perf_lost_samples,
             "unordered": totals.unordered,
+            "socket_records": totals.socket_records,
+            "socket_records_lost": totals.socket_records_lost,
         }
         event |= {name: totals.counters.get(counter) for counter, name in _COUNTER_NAMES.items()}
         event |= {name: totals.counters.get(name) for name in _FILE_COUNTERS}

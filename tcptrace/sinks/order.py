@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tcptrace.model import Rows
+from tcptrace.sinks import sockets
 
 Key = npt.NDArray[Any]
 Indices = npt.NDArray[np.intp]
@@ -47,8 +48,27 @@ def _address_keys(rows: Rows, end: str) -> list[Key]:
 
 def _state_key(rows: Rows) -> list[Key]:
     """In the order of a connection's life; not known (0) last."""
-    state = rows["state"].astype(np.int16)
+    state = sockets.states(rows).astype(np.int16)
     return [np.where(state == 0, np.iinfo(np.int16).max, state)]
+
+
+def _process_keys(rows: Rows) -> list[Key]:
+    """The near end's process by name, then number; not known last."""
+    at_dst = sockets.near_is_dst(rows)
+    names = np.where(at_dst[:, np.newaxis], rows["dst_socket"]["comm"], rows["src_socket"]["comm"])
+    halves = np.ascontiguousarray(names).view(">u8").astype(np.uint64)
+    unknown = ~sockets.any_known(rows) | (names[:, 0] == 0)
+    return [unknown.astype(np.int8), halves[:, 0], halves[:, 1], sockets.near_field(rows, "pid")]
+
+
+def _socket_key(name: str) -> Callable[[Rows], Sequence[Key]]:
+    """A number of the near end's socket, the largest first; negative is not known."""
+
+    def key(rows: Rows) -> Sequence[Key]:
+        numbers = sockets.near_field(rows, name)
+        return [_descending(np.where(numbers < 0, np.nan, numbers))]
+
+    return key
 
 
 _KEYS: Final[dict[str, Callable[[Rows], Sequence[Key]]]] = {
@@ -63,6 +83,9 @@ _KEYS: Final[dict[str, Callable[[Rows], Sequence[Key]]]] = {
     "src": lambda rows: _address_keys(rows, "src"),
     "dst": lambda rows: _address_keys(rows, "dst"),
     "port": lambda rows: [rows["dst_port"]],
+    "process": _process_keys,
+    "srtt": _socket_key("srtt_us"),
+    "cwnd": _socket_key("cwnd_packets"),
 }
 """By the names of `sort_keys`.  Smallest comes first: amounts are negated, so is `start` (newest first)."""
 

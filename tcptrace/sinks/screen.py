@@ -42,18 +42,13 @@ def reads_files(info: TraceInfo) -> bool:
 
 
 def subject(info: TraceInfo) -> str:
-    """What is traced: the interface and the hook, or the capture file, or how many of them."""
+    """What is traced: the interface, the hook and the probes, or the capture file, or how many of them."""
     if info.interface is not None:
-        return _BESIDE.join(name for name in (info.interface, info.hook) if name)
+        return _BESIDE.join(name for name in (info.interface, info.hook, info.probes) if name)
     if len(info.files) != 1:
         return f"{len(info.files):,} files"
     (name,) = info.files
-    return "standard input" if name == "-" else _printable(PurePath(name).name or name)
-
-
-def _printable(text: str) -> str:
-    """A file's name can be anything but a slash; the terminal shall not obey it."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "standard input" if name == "-" else human.printable(PurePath(name).name or name)
 
 
 def _shortened(text: str, cells: int) -> str:
@@ -127,7 +122,10 @@ def _states(totals: Totals) -> list[Part]:
 
 
 def _live_trouble(totals: Totals) -> list[Part]:
-    return _weighed({"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)}, {})
+    amounts = {"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)}
+    if totals.socket_records_lost:
+        amounts["socket records lost"] = totals.socket_records_lost
+    return _weighed(amounts, {})
 
 
 def _file_trouble(totals: Totals) -> list[Part]:
@@ -215,15 +213,17 @@ def waiting(info: TraceInfo) -> Text:
 
 
 class Widths:
-    """Remembers how wide the endpoints and the numbers have been, so that columns do not move to and fro."""
+    """Remembers how wide endpoints, processes and numbers have been, so that columns do not move to and fro.
+
+    The columns of the kernel's view are there from the first connection on that has one.
+    """
 
     def __init__(self) -> None:
-        self._need = (0, 0)
+        self._need = columns.Need()
         self._id_width = columns.ID_LEAST
 
     def layout(self, rows: Rows, width: int, *, averages: bool = False, by_id: bool = False) -> Layout:
         """The layout for `rows` on a terminal `width` characters wide."""
-        source, destination = columns.endpoint_need(rows)
-        self._need = (max(self._need[0], source), max(self._need[1], destination))
+        self._need = self._need.widened(rows)
         self._id_width = max(self._id_width, columns.id_need(rows))
         return columns.layout(width, self._need, averages=averages, id_width=self._id_width, by_id=by_id)

@@ -14,4 +14,7 @@ SORT_KEYS: Final = (
     "src",
     "dst",
     "port",
+    "process",
+    "srtt",
+    "cwnd",
 )
