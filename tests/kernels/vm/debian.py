@@ -1,7 +1,7 @@
-"""Packages of any Debian suite, through an apt configuration of its own: the machine's lists and packages stay as they are.
+"""Packages of any Debian suite, through an apt configuration of its own.
 
-Mirror, proxy and credentials are those of the machine's own apt.  Every file is checked by apt against the suite's
-signed index, with the keys of the package debian-archive-keyring.
+The machine's own lists and packages stay as they are; the mirror, and how it is reached, are those of its own apt.
+Every file is checked by apt against the suite's signed index, with the keys of the package debian-archive-keyring.
 """
 
 import os
@@ -21,7 +21,10 @@ FETCH_TIMEOUT_S: Final = 900.0
 
 # As they stand in a list of sources; what follows a hyphen (-updates, -security) comes off first.
 RELEASES: Final = frozenset(
-    "bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable".split()
+    (
+        *("bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
+        *("oldoldstable", "oldstable", "stable", "testing", "unstable"),
+    )
 )
 
 

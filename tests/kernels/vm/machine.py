@@ -59,6 +59,8 @@ def check_host() -> None:
         raise UnavailableError(
             f"the kernels are for x86_64 and would run this machine's programs ({platform.machine()})"
         )
+    if os.geteuid() != 0:
+        raise UnavailableError("needs root: inside, this machine's files are read with the rights of who started it")
     if shutil.which(QEMU) is None:
         raise UnavailableError(f"no {QEMU} here")
 
