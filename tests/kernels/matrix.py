@@ -2,10 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from abilities import ABILITIES, shows
 
@@ -32,18 +31,17 @@ class Row:
     trouble: str = ""
     """Why there is nothing more to tell."""
 
-    def of(self, ability: str) -> list[Outcome]:
-        return [one for one in self.outcomes if shows(one.test, ability)]
+    def of(self, tests: Sequence[str]) -> list[Outcome]:
+        """Of an ability's tests."""
+        return [one for one in self.outcomes if shows(one.test, tests)]
 
     def failed(self) -> list[Outcome]:
         return [one for one in self.outcomes if one.outcome == "failed"]
 
-    def never_shown(self) -> list[str]:
+    def never_shown(self, abilities: Mapping[str, Sequence[str]] = ABILITIES) -> list[str]:
         """Abilities that have tests, of which not one passed."""
-        return [name for name in ABILITIES if self.of(name) and all(one.outcome != "passed" for one in self.of(name))]
-
-
-HEADER: Final = ("kernel", *ABILITIES, "boot", "in all")
+        ran = {name: self.of(tests) for name, tests in abilities.items()}
+        return [name for name, found in ran.items() if found and all(one.outcome != "passed" for one in found)]
 
 
 def read_outcomes(file: Path) -> list[Outcome]:
@@ -53,10 +51,10 @@ def read_outcomes(file: Path) -> list[Outcome]:
     return [Outcome(**json.loads(line)) for line in file.read_text().splitlines()]
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], abilities: Mapping[str, Sequence[str]] = ABILITIES) -> str:
     """In Markdown, aligned for the terminal, too."""
-    cells = [HEADER, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
+    cells = [("kernel", *abilities, "boot", "in all"), *(_cells(row, abilities) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells
@@ -74,9 +72,9 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, abilities: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     times = ("-" if value is None else f"{value:.0f} s" for value in (row.boot_s, row.seconds))
-    return (row.kernel, *(_cell(row.of(name)) for name in ABILITIES), *times)
+    return (row.kernel, *(_cell(row.of(tests)) for tests in abilities.values()), *times)
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
