@@ -10,6 +10,8 @@
  * FIELD_name(image) and HAS_name for each field, READ_KEY(image, sk) and READ_VIEW(image, sk) to copy them.
  */
 
+#include <uapi/linux/ptrace.h>
+
 /* LAYOUT */
 
 #define KNOWN(name, value) (HAS_##name ? (value) : -1)
