@@ -35,7 +35,7 @@ def test_rtt_over_a_delayed_link(ends: tuple[Namespace, Namespace]) -> None:
         info = pair.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         (kernels_us,) = struct.unpack_from("=I", info, TCPI_MIN_RTT_AT)
         tracer.stop()
-    row = tracer.by_ports()[pair.ports]
+        row = tracer.by_ports()[pair.ports]
     for name in ("handshake_rtt_us", "sent_rtt_min_us"):
         assert row[name] >= 1000 * DELAY_MS, name
     assert kernels_us >= 1000 * DELAY_MS
