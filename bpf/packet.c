@@ -5,8 +5,8 @@
  * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> this CPU's batch -> ring
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
- * XDP is used, SNAPLEN where frames' bytes are asked for, and the text of
- * filter_matches() in place of the FILTER marker.  bcc rewrites map methods in this file only, so whatever
+ * XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
+ * some processes' sockets alone are, and the text of filter_matches() in place of the FILTER marker.  bcc rewrites map methods in this file only, so whatever
  * touches a map is here.
  */
 #define BPF_LICENSE Dual MIT/GPL
@@ -69,6 +69,63 @@ BPF_PERF_OUTPUT(batches);
 #define COUNT(cpu, counter) ((cpu)->batch.header.counters[counter]++)
 
 /* FILTER */
+
+#ifdef PROCESS_FILTER
+/*
+ * Connections of the processes that are asked for: put in by socket.c, and by the loader for those that were open before.
+ * Without the remote end it is a port that such a process listens on, without the local port a connection that it is
+ * about to make.
+ */
+BPF_TABLE("lru_hash", struct socket_key, __u8, selected, FOLLOWED_MAX);
+
+static __always_inline int is_selected_by(struct socket_key *key, const struct packet_record *r, int local_is_src)
+{
+	__u16 local_port = local_is_src ? r->src_port : r->dst_port;
+	__u8 yes = 1;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->netns = NETNS;
+	key->ip_version = r->ip_version;
+	key->local_port = local_port;
+	__builtin_memcpy(key->local_addr, local_is_src ? r->src_addr : r->dst_addr, 16);
+	__builtin_memcpy(key->remote_addr, local_is_src ? r->dst_addr : r->src_addr, 16);
+	key->remote_port = local_is_src ? r->dst_port : r->src_port;
+	if (selected.lookup(key))
+		return 1;
+	if ((r->flags & (FLAG_SYN | FLAG_ACK)) != FLAG_SYN)
+		return 0;
+	/* A SYN: the first packet of a connection that is expected. */
+	if (local_is_src) {
+		key->local_port = 0;
+		if (!selected.lookup(key))
+			return 0;
+		selected.delete(key);
+	} else {
+		struct socket_key listener = { .netns = NETNS, .local_port = local_port };
+
+		if (!selected.lookup(&listener))
+			return 0;
+	}
+	key->local_port = local_port;
+	selected.update(key, &yes);
+	return 1;
+}
+
+static __always_inline int is_selected(const struct packet_record *r, int egress)
+{
+	struct socket_key key;
+
+#ifdef LOOPBACK /* each packet is seen once, and either end may be the one */
+	if (is_selected_by(&key, r, 1))
+		return 1;
+	return is_selected_by(&key, r, 0);
+#else
+	return is_selected_by(&key, r, egress);
+#endif
+}
+#else
+#define is_selected(r, egress) 1
+#endif
 
 static __always_inline struct cpu_state *this_cpu(void)
 {
@@ -239,6 +296,8 @@ int tc_packet(struct __sk_buff *skb)
 	} while (__builtin_expect(verdict == PARSE_NEED_MORE, 0) && ++attempt < 2);
 	if (verdict == PARSE_NEED_MORE) /* the kernel could not copy what it says is there */
 		verdict = COUNT_TOO_DEEP;
+	if (verdict == COUNT_TCP && !is_selected(r, skb->tc_classid == DIRECTION_EGRESS))
+		verdict = COUNT_FILTERED;
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
 		r->direction = skb->tc_classid == DIRECTION_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
@@ -276,6 +335,8 @@ int xdp_packet(struct xdp_md *ctx)
 	f->frame_bytes = ctx->data_end - ctx->data;
 	f->available = load_xdp(ctx, f);
 	verdict = verdict_of(cpu, f, r);
+	if (verdict == COUNT_TCP && !is_selected(r, 0))
+		verdict = COUNT_FILTERED;
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
 		/* Generic XDP runs after GRO, and nothing here tells how many segments were merged. */

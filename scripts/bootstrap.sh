@@ -129,6 +129,14 @@ install_system() { # THING...
     die "still missing: ${things[*]}. This did not work: $command"
 }
 
+offered() { # PACKAGE: whether this distribution has it, as far as apt knows
+    command -v apt-cache >/dev/null || return
+    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then # containers come without
+        $([ "$(id -u)" -eq 0 ] || command -v sudo) apt-get update -qq </dev/null >&2 || true
+    fi
+    [ -n "$(apt-cache show "$1" 2>/dev/null)" ] # its exit code is 0 for a name that others only mention
+}
+
 # --- What python3 is: apt can only complete the system's.
 
 check_python() {
@@ -175,6 +183,7 @@ test)
     ;;
 test-tools)
     install_system iproute procps ethtool tcpdump tshark capinfos xz zstd
+    ! offered vagrant || install_system vagrant # Ubuntu 24.04 has none: there the Vagrantfile's tests are skipped
     ;;
 *) die "usage: scripts/bootstrap.sh run | test | test-tools" ;;
 esac

@@ -94,6 +94,16 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("--picture", metavar="FILE", help="Draw into FILE (.png, .svg, .pdf) instead of the terminal.")
 @click.option("--hook", type=click.Choice(["tc", "xdp"]), default="tc", show_default=True,
               help="Where to see incoming packets.")  # fmt: skip
+@click.option("--probes", type=click.Choice(["auto", "kprobes", "tracepoints", "off"]), default="auto", show_default=True,
+              help="How to follow the kernel's own sockets.")  # fmt: skip
+@click.option("--samples", metavar="N", type=click.IntRange(1, 1000),
+              help="Look at a socket's numbers so often a second at most.  [default: 10]")  # fmt: skip
+@click.option("--pid", metavar="PID", type=click.IntRange(min=1), multiple=True,
+              help="Only sockets of this process; repeatable.")  # fmt: skip
+@click.option("--comm", metavar="NAME", multiple=True, help="Only sockets of processes of this name; repeatable.")
+@click.option("--cgroup", metavar="PATH", multiple=True, help="Only sockets of processes in this cgroup; repeatable.")
+@click.option("--container", metavar="ID", multiple=True, help="Only sockets of this container; repeatable.")
+@click.option("--netns", metavar="NAME|PATH|PID", help="Trace in this network namespace.")
 @click.option("--ring-size", metavar="MIB", type=click.Choice(RING_SIZES_MIB),
               help="Perf ring of each CPU: 1, 2, 4 … 1024.  [default: 16, less on many CPUs]")  # fmt: skip
 @click.option("--max-connections", type=click.IntRange(1, 10_000_000), default=MAX_CONNECTIONS, show_default=True,

@@ -8,6 +8,7 @@ from tcptrace import __version__
 from tcptrace.cli.endings import StopRequest, say, warn
 from tcptrace.cli.options import CLOSED_TIMEOUT_S, IDLE_TIMEOUT_S, INTERVAL_S, MIB, SNAPLEN_BYTES, Options
 from tcptrace.cli.outputs import FileAccess, make_sinks, refuse_contradictions, socket_event_sinks
+from tcptrace.cli.sockets import enter_namespace, probe_options, refuse_probeless
 from tcptrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def run_live(options: Options) -> None:
     from tcptrace.sources.live import pcap_filter, privileges
 
     refuse_contradictions(options)
+    refuse_probeless(options)
+    enter_namespace(options)
     if options.interface and " " in options.interface:
         raise UsageError(f"{options.interface!r} is no interface: a FILTER comes after INTERFACE")
     expression = pcap_filter.combine(options.filter_words, options.ports, options.hosts)
@@ -27,13 +30,14 @@ def run_live(options: Options) -> None:
     filter_source = pcap_filter.filter_source(expression, ethernet=interface.link == "ethernet")
     privileges.require_root()
     interfaces.require_up(interface)
+    probes = probe_options(options)
 
     from tcptrace.sources.live.opening import Opening
 
     stop = StopRequest()  # until here there is nothing to clean up, and Ctrl-C just ends the program
     opener = start_opener(options)
     snaplen = (options.snaplen or SNAPLEN_BYTES) if options.wants_frames else 0
-    opening = Opening(interface, filter_source, xdp=options.hook == "xdp", snaplen=snaplen)
+    opening = Opening(interface, filter_source, xdp=options.hook == "xdp", snaplen=snaplen, probes=probes)
     try:
         trace(options, opening, expression, stop, file_access(options, opener))
     finally:
@@ -72,23 +76,40 @@ def trace(options: Options, opening: Any, expression: str | None, stop: StopRequ
     # Threads that numpy's linear algebra would start are of no use here, and would keep capabilities.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import secrets
+    import time
 
     from tcptrace.engine.table import Table
     from tcptrace.model import TraceInfo
     from tcptrace.pipeline import Limits, Pipeline
     from tcptrace.sources.live import privileges
+    from tcptrace.sources.live.containers import Cgroups
+    from tcptrace.sources.live.network_namespace import inode
 
     sinks = make_sinks(options, files)
-    source = opening.source(int(options.ring_size) * MIB if options.ring_size else None)
+    source = opening.source(int(options.ring_size) * MIB if options.ring_size else None, expression)
     try:
         # What a sink imports may not be readable any more once privileges are dropped.
         name = source.interface.name
-        info = TraceInfo(name, source.attached, expression, source.clock, __version__, interfaces=source.interfaces)
+        sockets, cgroups = source.sockets, Cgroups()
+        info = TraceInfo(
+            name,
+            source.attached,
+            expression,
+            source.clock,
+            __version__,
+            interfaces=source.interfaces,
+            probes=sockets.kind if sockets else None,
+            netns=inode(),
+            container_of=lambda cgroup_id: cgroups.container(cgroup_id, time.monotonic()),
+        )
         for sink in reversed(sinks):  # the text last: where a file cannot be written, it has not said a word yet
             sink.open(info)
         user = privileges.drop()
         if options.verbose:
             say(f"{name}: {source.attached}; filter: {expression or 'none'}; running as uid {user.uid}")
+            say(f"{name}: sockets: {', '.join(sockets.attached) if sockets else 'not followed'}")
+        if opening.problem is not None:
+            warn(f"the kernel's view is not complete: {opening.problem}")
         table = Table(
             options.max_connections,
             round((options.idle_timeout or IDLE_TIMEOUT_S) * 1e9),
@@ -97,11 +118,9 @@ def trace(options: Options, opening: Any, expression: str | None, stop: StopRequ
             secrets.randbits(64),
         )
         limits = Limits(options.duration, options.count)
-        event_sinks = socket_event_sinks(options, sinks)
-        if event_sinks and info.probes is None:
-            warn("the kernel's sockets are not followed here: --events has nothing to tell")
         interval_s = options.interval or INTERVAL_S
-        Pipeline(source, table, sinks, interval_s, limits, stop, warn, event_sinks).run()
+        events = socket_event_sinks(options, sinks)
+        Pipeline(source, table, sinks, interval_s, limits, stop, warn, events).run()
     finally:
         for sink in sinks:
             sink.restore()

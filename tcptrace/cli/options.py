@@ -27,7 +27,6 @@ class Options:
     count: int | None
     packets: bool
     json: bool
-    events: bool
     sort: str
     interval: float | None
     output: str | None
@@ -41,6 +40,14 @@ class Options:
     connection: int | None
     picture: str | None
     hook: str
+    probes: str
+    samples: int | None
+    events: bool
+    pid: tuple[int, ...]
+    comm: tuple[str, ...]
+    cgroup: tuple[str, ...]
+    container: tuple[str, ...]
+    netns: str | None
     ring_size: str | None
     max_connections: int
     idle_timeout: float | None

@@ -108,3 +108,31 @@ def test_bootstrap_names_the_packages_of_other_distributions(tmp_path: Path, man
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.strip().endswith(advice)
+
+
+@pytest.mark.parametrize("offered", [False, True])
+def test_bootstrap_installs_vagrant_only_where_the_distribution_has_it(tmp_path: Path, offered: bool) -> None:
+    """A machine that has all other tools, and an apt that installs nothing."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (tmp_path / "scripts").mkdir()
+    for tool in ("bash", "dirname", "date", "id", "paste", "sort", "env"):
+        (bin_ / tool).symlink_to(shutil.which(tool) or tool)
+    tools = "ip ss tc ps ethtool tcpdump tshark capinfos xz zstd sudo apt-get"
+    stubs = dict.fromkeys(tools.split(), "") | {"apt-cache": "echo Package: $2" if offered else ""}
+    for name, text in stubs.items():
+        (bin_ / name).write_text(f"#!/bin/sh\n{text}\n")
+        (bin_ / name).chmod(stat.S_IRWXU)
+    shutil.copy(CHECKOUT / "scripts/bootstrap.sh", tmp_path / "scripts")
+
+    done = subprocess.run(
+        ["/bin/bash", tmp_path / "scripts/bootstrap.sh", "test-tools"],
+        env={"PATH": str(bin_)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.returncode == (1 if offered else 0)
+    assert ("installing system packages: vagrant" in done.stderr) is offered
+    assert offered or done.stderr == ""

@@ -99,6 +99,15 @@ def put_in_map(programs: Any, name: str, entries: dict[int, int]) -> None:
             raise TcptraceError(f"BPF map {name}: {os.strerror(ctypes.get_errno())}")
 
 
+def put_keys_in_map(programs: Any, name: str, keys: Sequence[bytes]) -> None:
+    """Write entries of one byte, 1, into BPF map `name`.  Raises TcptraceError."""
+    bcc = import_bcc()
+    fd = programs[name.encode()].map_fd
+    for key in keys:
+        if bcc.lib.bpf_update_elem(fd, ctypes.create_string_buffer(key, len(key)), ctypes.byref(ctypes.c_uint8(1)), 0) < 0:
+            raise TcptraceError(f"BPF map {name}: {os.strerror(ctypes.get_errno())}")
+
+
 def attach_tick(programs: Any, name: str, frequency_hz: int) -> None:
     """Run program `name` on every CPU so often, by its software clock.  Raises MissingFeatureError."""
     with _stderr_aside() as said:
@@ -120,6 +129,17 @@ def attach_raw_tracepoint(programs: Any, name: str, tracepoint: str) -> bool:
     with _stderr_aside():
         try:
             programs.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=name.encode())
+        except Exception:
+            return False
+    return True
+
+
+def attach_kprobe(programs: Any, name: str, function: str, *, at_return: bool = False) -> bool:
+    """Run program `name` where the kernel's `function` begins or returns; False where it has none, or no kprobes."""
+    attach = programs.attach_kretprobe if at_return else programs.attach_kprobe
+    with _stderr_aside():
+        try:
+            attach(event=function.encode(), fn_name=name.encode())
         except Exception:
             return False
     return True

@@ -9,40 +9,16 @@ from tcptrace.records cimport BATCH_RECORDS, STAGED_FRAME_MAX_BYTES, batch_heade
 from tcptrace.sources.live.frame_queue cimport (
     FRAME_QUEUE_MAX_BYTES, frame_queue, padded, room_behind, waiting_bytes,
 )
-
-cdef extern from *:
-    """
-    #include <linux/perf_event.h>
-
-    static unsigned long long data_head(void *page)
-    {
-        return __atomic_load_n(&((struct perf_event_mmap_page *)page)->data_head, __ATOMIC_ACQUIRE);
-    }
-
-    static void set_data_tail(void *page, unsigned long long tail)
-    {
-        __atomic_store_n(&((struct perf_event_mmap_page *)page)->data_tail, tail, __ATOMIC_RELEASE);
-    }
-    """
-    enum: PERF_RECORD_LOST
-    enum: PERF_RECORD_SAMPLE
-
-    struct perf_event_header:
-        uint32_t type
-        unsigned short size
-
-    uint64_t data_head(void *page) nogil
-    void set_data_tail(void *page, uint64_t tail) nogil
+from tcptrace.sources.live.perf_buffer cimport (
+    copy_out, data_head, next_sample, pass_event, perf_buffer, set_data_tail,
+)
 
 cdef enum:
     # Records of one CPU kept waiting for the others; past that they stay in the ring, where a full one is counted.
     PENDING_MAX = 262_144
 
 cdef struct cpu_ring:
-    void *page             # struct perf_event_mmap_page, then the data
-    uint8_t *data
-    uint64_t size          # of the data, a power of two
-    uint64_t tail
+    perf_buffer perf
     packet_record *pending
     uint64_t first         # of the pending records
     uint64_t end
@@ -51,18 +27,7 @@ cdef struct cpu_ring:
     uint64_t complete_ns   # everything up to here has been handed over
     bint resting           # it went idle then
     bint behind            # the ring holds more than was taken out
-    uint64_t lost_samples  # PERF_RECORD_LOST
     uint64_t counters[16]
-
-cdef inline void copy_out(cpu_ring *ring, uint64_t at, void *to, uint64_t count) noexcept nogil:
-    """`count` bytes from position `at`, which may run over the end of the ring."""
-    cdef uint64_t offset = at & (ring.size - 1)
-    cdef uint64_t straight = ring.size - offset
-    if count <= straight:
-        memcpy(to, ring.data + offset, count)
-    else:
-        memcpy(to, ring.data + offset, straight)
-        memcpy(<uint8_t *>to + straight, ring.data, count - straight)
 
 cdef inline int make_room(cpu_ring *ring) noexcept nogil:
     """Room for one more batch behind the pending records; -1 without memory."""
@@ -94,14 +59,14 @@ cdef inline int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t
     cdef uint64_t end = at + bytes
     if bytes < sizeof(batch_header):
         return 0
-    copy_out(ring, at, &header, sizeof(batch_header))
+    copy_out(&ring.perf, at, &header, sizeof(batch_header))
     if header.count > BATCH_RECORDS or sizeof(batch_header) + header.count * sizeof(packet_record) > bytes:
         return 0
     if make_room(ring) < 0:
         return -1
     at += sizeof(batch_header)
     if snaplen == 0:
-        copy_out(ring, at, ring.pending + ring.end, header.count * sizeof(packet_record))
+        copy_out(&ring.perf, at, ring.pending + ring.end, header.count * sizeof(packet_record))
         ring.end += header.count
     elif take_framed(ring, at, end, header.count, snaplen) < 0:
         return -1
@@ -117,13 +82,13 @@ cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t 
     if room_behind(&ring.frames, padded(end - at)) < 0:
         return -1
     for taken in range(count):
-        copy_out(ring, at, ring.pending + ring.end, sizeof(packet_record))
+        copy_out(&ring.perf, at, ring.pending + ring.end, sizeof(packet_record))
         at += sizeof(packet_record)
-        copy_out(ring, at, &head, sizeof(frame_head))
+        copy_out(&ring.perf, at, &head, sizeof(frame_head))
         bytes = sizeof(frame_head) + head.captured_bytes
         if at + bytes > end:
             return 0
-        copy_out(ring, at, ring.frames.bytes + ring.frames.end, bytes)
+        copy_out(&ring.perf, at, ring.frames.bytes + ring.frames.end, bytes)
         ring.frames.end += padded(bytes)
         ring.end += 1
         # Staged frames have a slot each, of one size.
@@ -132,24 +97,15 @@ cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t 
 
 cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
     """What is in the ring goes to the pending records, as far as there is room for it."""
-    cdef uint64_t head = data_head(ring.page)
-    cdef perf_event_header *event
+    cdef uint64_t head = data_head(ring.perf.page), at
     cdef uint32_t bytes
-    cdef uint64_t lost[2]
     while (
-        ring.tail < head
+        ring.perf.tail < head
         and ring.end - ring.first < PENDING_MAX
         and waiting_bytes(&ring.frames) < FRAME_QUEUE_MAX_BYTES
     ):
-        # Events are 8-byte aligned, so their header never runs over the end.
-        event = <perf_event_header *>(ring.data + (ring.tail & (ring.size - 1)))
-        if event.type == PERF_RECORD_SAMPLE:
-            copy_out(ring, ring.tail + sizeof(perf_event_header), &bytes, sizeof(bytes))
-            if take_batch(ring, ring.tail + sizeof(perf_event_header) + sizeof(bytes), bytes, snaplen) < 0:
-                break
-        elif event.type == PERF_RECORD_LOST:
-            copy_out(ring, ring.tail + sizeof(perf_event_header), lost, sizeof(lost))
-            ring.lost_samples += lost[1]
-        ring.tail += event.size
-    ring.behind = ring.tail < head
-    set_data_tail(ring.page, ring.tail)
+        if next_sample(&ring.perf, &at, &bytes) and take_batch(ring, at, bytes, snaplen) < 0:
+            break
+        pass_event(&ring.perf)
+    ring.behind = ring.perf.tail < head
+    set_data_tail(ring.perf.page, ring.perf.tail)

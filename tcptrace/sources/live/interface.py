@@ -133,6 +133,12 @@ def list_interfaces() -> list[ListedInterface]:
     return listed
 
 
+def interface_addresses() -> dict[str, list[str]]:
+    """Name -> addresses of each interface of this network namespace that has any."""
+    with _control_socket() as control:
+        return dict(_addresses(control))
+
+
 def still_there(interface: Interface) -> LinkStatus:
     """ "gone" also when another interface has taken the name: programs were attached to the index.
 

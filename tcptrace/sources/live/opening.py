@@ -6,12 +6,15 @@ imports what it needs to show anything.
 
 import signal
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tcptrace.errors import MissingFeatureError
 from tcptrace.sources.live.bcc_loader import import_bcc
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.packet_programs import PacketPrograms
+from tcptrace.sources.live.socket_probes import ProbeOptions, SocketProbes
 
 if TYPE_CHECKING:
     from tcptrace.sources.live.source import LiveSource
@@ -22,35 +25,60 @@ class Opening:
 
     snaplen: how many bytes of each frame LiveSource.frames() shall have; 0 for none.  What does not fit into a perf
     sample (records.FRAME_MAX_BYTES) is cut off: the end of a frame of 64 KiB, as lo has them and super-packets may be.
+    probes: how to follow the kernel's sockets; a kernel that cannot is traced without.
     """
 
-    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool, snaplen: int = 0) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        filter_source: str,
+        *,
+        xdp: bool,
+        snaplen: int = 0,
+        probes: ProbeOptions | None = None,
+    ) -> None:
         self._interface = interface
+        self.problem: str | None = None
+        """Why the kernel's sockets are not followed though `probes` asked for it, once source() has returned."""
         self._guard = Guard.start()
         # Here, not in the thread: there it would contend for the interpreter with what the caller imports.
         import_bcc()
         self._programs: PacketPrograms | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._compile, args=(filter_source, xdp, snaplen), daemon=True)
+        self._thread = threading.Thread(target=self._compile, args=(filter_source, xdp, snaplen, probes), daemon=True)
         self._thread.start()
 
-    def _compile(self, filter_source: str, xdp: bool, snaplen: int) -> None:
+    def _compile(self, filter_source: str, xdp: bool, snaplen: int, options: ProbeOptions | None) -> None:
         # A signal while the kernel verifies a program makes it give up (EAGAIN); the main thread takes them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        load = partial(PacketPrograms, self._interface, filter_source, xdp=xdp, snaplen=snaplen)
         try:
-            self._programs = PacketPrograms(self._interface, filter_source, xdp=xdp, snaplen=snaplen)
+            if options is not None:
+                try:
+                    self._programs = load(probes=SocketProbes(options))
+                    return
+                except MissingFeatureError as error:
+                    if options.selection:  # packets of all processes are not what was asked for
+                        raise
+                    self.problem = str(error)
+            self._programs = load()
         except BaseException as error:
             self._error = error
 
-    def source(self, ring_bytes: int | None) -> "LiveSource":
-        """Attached and running.  Raises MissingFeatureError, NotPermittedError or TcptraceError."""
+    def source(self, ring_bytes: int | None, expression: str | None = None) -> "LiveSource":
+        """Attached and running; `expression` is the text of the filter.  Raises MissingFeatureError, NotPermittedError or TcptraceError."""
         from tcptrace.sources.live.source import LiveSource  # imports numpy
 
         self._thread.join()
         if self._error is not None:
             raise self._error
         assert self._programs is not None
-        return LiveSource(self._interface, self._guard, self._programs, ring_bytes=ring_bytes)
+        source = LiveSource(
+            self._interface, self._guard, self._programs, ring_bytes=ring_bytes, expression=expression
+        )
+        if source.sockets is not None:
+            self.problem = source.sockets.problem
+        return source
 
     def close(self) -> None:
         """Whatever came of it: nothing stays attached, and stderr is not bcc's any more.  May be called twice."""

@@ -4,8 +4,11 @@ import importlib.resources
 from pathlib import Path
 from typing import Any, Final
 
+import numpy.typing as npt
+
 from tcptrace.sources.live import bcc_loader
 from tcptrace.sources.live.interface import Interface
+from tcptrace.sources.live.socket_probes import SocketProbes
 
 FILTER_MARKER: Final = "/* FILTER */"
 # How often a CPU hands over a batch that is not full, and says how far it has come.
@@ -16,24 +19,40 @@ class PacketPrograms:
     """bpf/packet.c for one interface, in the kernel but not yet attached.
 
     `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
-    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
+    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.  `probes`: what shall follow sockets besides.
     Raises MissingFeatureError or NotPermittedError.
     """
 
-    def __init__(self, interface: Interface, filter_source: str, *, xdp: bool, snaplen: int = 0) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        filter_source: str,
+        *,
+        xdp: bool,
+        snaplen: int = 0,
+        probes: SocketProbes | None = None,
+    ) -> None:
         self.snaplen = snaplen
+        self.probes = probes
         headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
         text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source)
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
+        if interface.is_loopback:
+            defines.append("LOOPBACK")
         if xdp:
             defines += ["HOOK_XDP", f"MTU_BYTES={interface.mtu_bytes}"]
         if snaplen:
             defines.append(f"SNAPLEN={snaplen}")
+        if probes is not None:  # each compilation costs its own 0.4 s, so both at once
+            text += probes.source()
+            defines += probes.defines()
         self._bpf: Any = bcc_loader.compile_programs(text, headers, defines)
         self.tc_fd = bcc_loader.load(self._bpf, "tc_packet", self._bpf.SCHED_CLS)
         self.xdp_fd = bcc_loader.load(self._bpf, "xdp_packet", self._bpf.XDP) if xdp else None
         bcc_loader.load(self._bpf, "tick", self._bpf.PERF_EVENT)
         bcc_loader.load(self._bpf, "going_idle", self._bpf.RAW_TRACEPOINT)
+        if probes is not None:
+            probes.load(self._bpf)
 
     def connect(self, ring_fds: dict[int, int]) -> None:
         """Send each CPU's batches to its ring, and start the tick.  Before anything is attached."""
@@ -41,6 +60,15 @@ class PacketPrograms:
         bcc_loader.attach_tick(self._bpf, "tick", TICK_HZ)
         # Where there is none, the tick alone has to do.
         bcc_loader.attach_raw_tracepoint(self._bpf, "going_idle", "cpu_idle")
+
+    def attach_probes(self, ring_fds: dict[int, int]) -> None:
+        """From now on the kernel's sockets are told of in these rings.  Raises MissingFeatureError."""
+        if self.probes is not None:
+            self.probes.attach(self._bpf, ring_fds)
+
+    def let_through(self, flows: npt.NDArray[Any]) -> None:
+        """Packets of these SOCKET_KEYs, where probes choose by process; needs privileges.  Raises TcptraceError."""
+        bcc_loader.put_keys_in_map(self._bpf, "selected", [flow.tobytes() for flow in flows])
 
     def close(self) -> None:
         """Give maps, programs and the tick back to the kernel."""

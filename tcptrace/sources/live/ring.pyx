@@ -12,47 +12,15 @@ from libc.string cimport memset
 from tcptrace.records cimport COUNTERS, FRAME_MAX_BYTES, packet_record
 from tcptrace.sources.live.cpu_ring cimport cpu_ring, drain
 from tcptrace.sources.live.frame_queue cimport frames_out, hand_on, has_room_for_next
+from tcptrace.sources.live.perf_buffer cimport begin_reading
 
-import errno
-import mmap
 import os
 import select
 
-from tcptrace.errors import MissingFeatureError, NotPermittedError
 from tcptrace.records import COUNTERS as COUNTER_NAMES
 from tcptrace.records import FRAME_MAX_BYTES as SAMPLE_FRAME_MAX_BYTES
 from tcptrace.records import PACKET_RECORD
-
-cdef extern from *:
-    """
-    #include <errno.h>
-    #include <linux/perf_event.h>
-    #include <string.h>
-    #include <sys/ioctl.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
-
-    /* Wakes the reader once `watermark` bytes wait, not at every sample.  A descriptor or -errno. */
-    static int open_output_event(int cpu, unsigned int watermark)
-    {
-        struct perf_event_attr attr;
-
-        memset(&attr, 0, sizeof(attr));
-        attr.size = sizeof(attr);
-        attr.type = PERF_TYPE_SOFTWARE;
-        attr.config = PERF_COUNT_SW_BPF_OUTPUT;
-        attr.sample_type = PERF_SAMPLE_RAW;
-        attr.sample_period = 1;
-        attr.watermark = 1;
-        attr.wakeup_watermark = watermark;
-        int fd = (int)syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
-        return fd < 0 ? -errno : fd;
-    }
-
-    static int enable_event(int fd) { return ioctl(fd, PERF_EVENT_IOC_ENABLE, 0); }
-    """
-    int open_output_event(int cpu, unsigned int watermark)
-    int enable_event(int fd)
+from tcptrace.sources.live.perf_event import open_ring
 
 # A CPU that says nothing for this long (stopped by its hypervisor, taken offline) no longer holds the others up.
 cdef uint64_t STALL_NS = 250_000_000
@@ -110,20 +78,13 @@ cdef class Ring:
     def _open(self, int index, int cpu, uint64_t ring_bytes, uint64_t now_ns):
         cdef cpu_ring *ring = &self.rings[index]
         cdef uint8_t[::1] view
-        fd = open_output_event(cpu, ring_bytes // 4)
-        if fd < 0:
-            raise _open_error(cpu, -fd)
+        fd, mapped = open_ring(cpu, ring_bytes)
         self.fds[cpu] = fd
-        page_bytes = mmap.PAGESIZE
-        mapped = mmap.mmap(fd, page_bytes + ring_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self.maps.append(mapped)
         view = mapped
-        ring.page = &view[0]
-        ring.data = &view[0] + <uint64_t>page_bytes
-        ring.size = ring_bytes
+        begin_reading(&ring.perf, &view[0], ring_bytes)
         ring.complete_ns = now_ns
         self.ring_count = index + 1
-        enable_event(fd)
         self.poller.register(fd, select.POLLIN)
 
     def wait(self, double timeout_s):
@@ -215,7 +176,7 @@ cdef class Ring:
     def lost_samples(self):
         """Samples the kernel reports as lost (PERF_RECORD_LOST); `records_lost` counts their records."""
         cdef int index
-        return sum(self.rings[index].lost_samples for index in range(self.ring_count))
+        return sum(self.rings[index].perf.lost_samples for index in range(self.ring_count))
 
     def close(self):
         """Give the rings back.  Nothing may be read afterwards."""
@@ -235,10 +196,3 @@ cdef frames_out _writable(frames, uint32_t snaplen) except *:
     to.data, to.size, to.used, to.snaplen = &data[0], data.shape[0], 0, snaplen
     to.starts, to.captured_bytes, to.original_bytes = &starts[0], &captured[0], &original[0]
     return to
-
-
-def _open_error(cpu, number):
-    message = f"perf_event_open for CPU {cpu}: {os.strerror(number)}"
-    if number in (errno.EPERM, errno.EACCES):
-        return NotPermittedError(message)
-    return MissingFeatureError(message + " (the kernel needs CONFIG_PERF_EVENTS)")

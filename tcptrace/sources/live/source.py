@@ -13,6 +13,7 @@ from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface, description, still_there
 from tcptrace.sources.live.packet_programs import PacketPrograms
 from tcptrace.sources.live.ring import Ring
+from tcptrace.sources.live.socket_source import SocketSource
 
 # Records handed on at once: half a megabyte, so that the engine finds them in the CPU's cache.
 READ_RECORDS: Final = 4096
@@ -59,13 +60,23 @@ class LiveSource:
     """Packets of `interface` from now on, with the first bytes of their frames if the programs have a snaplen.
 
     Rings, tick and hooks are set up here, which needs privileges; afterwards the process may drop them, since
-    what is attached is the guard's.  `attached` says in words what is; `interfaces` is where frames() come from.
+    what is attached is the guard's.  `attached` says in words what is; `interfaces` is where frames() come from;
+    `sockets` is the kernel's own view, if the programs have probes; `expression`, the filter of the programs, is for the
+    sockets that are open already.
     Raises TcptraceError and its kinds.
     """
 
     is_recorded = False
 
-    def __init__(self, interface: Interface, guard: Guard, programs: PacketPrograms, *, ring_bytes: int | None) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        guard: Guard,
+        programs: PacketPrograms,
+        *,
+        ring_bytes: int | None,
+        expression: str | None = None,
+    ) -> None:
         self.interface = interface
         self.clock = Clock()
         self._guard = guard
@@ -79,6 +90,7 @@ class LiveSource:
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
+        self.sockets = self._follow_sockets(cpus, expression)
         self._follow_clock()
         self.attached = self._attach()
         # A capture says how it saw the packets: what that leaves out (GRO, a queue's drops) depends on it.
@@ -86,6 +98,12 @@ class LiveSource:
         seen = f"{what}, seen by {self.attached}"
         self.interfaces = [CaptureInterface(interface.name, seen, LINK_TYPES[interface.link], snaplen)]
         self.start_ns = time.monotonic_ns()
+
+    def _follow_sockets(self, cpus: list[int], expression: str | None) -> SocketSource | None:
+        """Before the packet hooks: a socket is told of before its first packet is seen."""
+        if self._programs.probes is None:
+            return None
+        return SocketSource(self._programs, cpus, self.interface, expression, time.monotonic_ns())
 
     def _attach(self) -> str:
         # Every packet on lo goes out and comes in again: one hook sees each of them once.
@@ -129,12 +147,16 @@ class LiveSource:
         return None if self._frames is None else self._frames.part(0, self._count)
 
     def read_sockets(self) -> npt.NDArray[Any]:
-        """What the kernel said of sockets up to the packets read so far."""
-        return np.zeros(0, SOCKET_RECORD)
+        """What the kernel said of sockets up to the packets read so far (SOCKET_RECORD), in time order."""
+        if self.sockets is None:
+            return np.zeros(0, SOCKET_RECORD)
+        return self.sockets.read(self.complete_ns(), is_last=self.finished)
 
     def ask_sockets(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """What the kernel holds now of these sockets."""
-        return np.zeros(0, SOCKET_RECORD)
+        """What the kernel holds now of these sockets (SOCKET_KEY), as far as they are there."""
+        if self.sockets is None:
+            return np.zeros(0, SOCKET_RECORD)
+        return self.sockets.ask(keys, time.monotonic_ns())
 
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
@@ -170,6 +192,8 @@ class LiveSource:
         totals.counters = self._ring.counters()
         totals.perf_lost_samples = self._ring.lost_samples()
         totals.unordered = self._ring.unordered
+        if self.sockets is not None:
+            self.sockets.fill_totals(totals)
 
     def cpu_ns(self) -> int:
         """CPU time of this process so far."""
@@ -180,3 +204,5 @@ class LiveSource:
         self.stop()
         self._programs.close()
         self._ring.close()
+        if self.sockets is not None:
+            self.sockets.close()

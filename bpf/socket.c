@@ -1,0 +1,637 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What the kernel itself holds of each TCP socket of one network namespace.  Compiled together with packet.c.
+ *
+ * hook -> followed (per socket: owner, causes, when to sample) -> image of the socket -> record -> ring
+ *
+ * Each handler has one body and two ways in: a kprobe, or a raw tracepoint where the kernel has no kprobes.  The loader
+ * sets ON_… to KPROBE or RAW_TRACEPOINT, NETNS, SAMPLE_NS, TICK_US (a jiffy), FOLLOWED_MAX, ALL_EVENTS where every event is
+ * wanted, and puts the running kernel's layout (sources/live/socket_layout.py) in place of the LAYOUT marker:
+ * FIELD_name(image) and HAS_name for each field, READ_KEY(image, sk) and READ_VIEW(image, sk) to copy them.
+ */
+
+/* LAYOUT */
+
+#define KNOWN(name, value) (HAS_##name ? (value) : -1)
+
+#define KPROBE_CONTEXT struct pt_regs
+#define RAW_TRACEPOINT_CONTEXT struct bpf_raw_tracepoint_args
+#define RAW_TRACEPOINT_ARGUMENT(n) (ctx->args[n])
+#if defined(ARCH_X86_64)
+#define KPROBE_ARGUMENT_0 (ctx->di)
+#define KPROBE_ARGUMENT_1 (ctx->si)
+#define KPROBE_RESULT (ctx->ax)
+#else /* arm64 */
+#define KPROBE_ARGUMENT_0 (ctx->regs[0])
+#define KPROBE_ARGUMENT_1 (ctx->regs[1])
+#define KPROBE_RESULT (ctx->regs[0])
+#endif
+#define KPROBE_ARGUMENT(n) KPROBE_ARGUMENT_##n
+#define PASTE(a, b) a##b
+#define CONTEXT(way) PASTE(way, _CONTEXT)
+#define ARGUMENT(way, n) PASTE(way, _ARGUMENT)(n)
+
+/* include/net/tcp_states.h */
+enum { ESTABLISHED = 1, SYN_SENT = 2, SYN_RECV = 3, FIN_WAIT1 = 4, CLOSE = 7, LAST_ACK = 9, LISTEN = 10 };
+/* include/uapi/linux/tcp.h, include/net/inet_connection_sock.h, include/linux/socket.h, include/net/tcp.h */
+enum { CA_RECOVERY = 3, CA_LOSS = 4 };
+#define TIMER_LOSS_PROBE 5
+#define FAMILY_INET 2
+#define FAMILY_INET6 10
+#define PROTOCOL_TCP 6
+#define INFINITE_SSTHRESH 0x7fffffff
+
+#define NO_CAUSE CAUSES
+
+/* What is remembered of a socket between two events. */
+struct followed {
+	__u64 sample_due_ns;
+	struct socket_key key;
+	__s64 cgroup_id;
+	__s32 retransmissions_by[CAUSES];
+	__u32 retransmissions; /* total_retrans as far as it has a cause */
+	__s32 pid;
+	__s32 uid;
+	__u8 comm[NAME_BYTES];
+	__u8 owner_source;
+	__u8 role;
+	__u8 cause;       /* of the last retransmission */
+	__u8 has_key;
+	__u8 ignored;     /* of another network namespace, or of a process that is not asked for */
+	__u8 unused[3];
+};
+
+/* One for each program that may interrupt another: of a process, of a softirq, of an interrupt. */
+#define LEVELS 3
+struct scratch {
+	__u8 image[IMAGE_BYTES];
+	struct socket_record record;
+	struct followed fresh;
+};
+struct socket_cpu {
+	__u32 level;
+	__u32 unused;
+	struct scratch scratch[LEVELS];
+};
+/* To bcc just bytes: for each field of a struct it would generate code to print it. */
+struct socket_cpu_bytes {
+	char bytes[sizeof(struct socket_cpu)];
+};
+struct followed_bytes {
+	__u64 words[sizeof(struct followed) / 8];
+};
+
+BPF_PERCPU_ARRAY(socket_cpus, struct socket_cpu_bytes, 1);
+BPF_TABLE("lru_hash", __u64, struct followed_bytes, sockets, FOLLOWED_MAX);
+BPF_PERF_OUTPUT(socket_records);
+
+static __always_inline struct socket_cpu *this_socket_cpu(void)
+{
+	int zero = 0;
+
+	return (struct socket_cpu *)socket_cpus.lookup(&zero);
+}
+
+/* Memory of this CPU that no program interrupted by this one uses; leave() gives it back. */
+static __always_inline struct scratch *enter_scratch(struct socket_cpu *cpu)
+{
+	__u64 level = cpu->level;
+
+	HIDE(level);
+	if (level >= LEVELS)
+		return NULL;
+	cpu->level = level + 1;
+	return &cpu->scratch[level];
+}
+
+static __always_inline void leave_scratch(struct socket_cpu *cpu)
+{
+	cpu->level--;
+}
+
+static __always_inline __u64 read_pointer(__u64 address)
+{
+	__u64 pointer = 0;
+
+	bpf_probe_read_kernel(&pointer, sizeof(pointer), (void *)address);
+	return pointer;
+}
+
+/* 0 where the socket is none of TCP over IP, or of another namespace. */
+static __always_inline int read_key(struct scratch *s, __u64 sk, struct socket_key *key, int is_request)
+{
+	__u8 *image = s->image;
+	__u32 netns = 0, *remote;
+
+	READ_KEY(image, sk);
+	bpf_probe_read_kernel(&netns, sizeof(netns), (void *)(FIELD_net(image) + NETNS_INUM));
+	if (netns != NETNS)
+		return 0;
+	key->netns = netns;
+	key->remote_port = __builtin_bswap16(FIELD_dport(image));
+	key->local_port = is_request ? FIELD_num(image) : __builtin_bswap16(FIELD_sport(image));
+	key->ip_version = 4;
+	if (FIELD_family(image) == FAMILY_INET) {
+		map_ipv4(key->local_addr, image + OFFSET_rcv_saddr);
+		map_ipv4(key->remote_addr, image + OFFSET_daddr);
+		return 1;
+	}
+	if (FIELD_family(image) != FAMILY_INET6)
+		return 0;
+	__builtin_memcpy(key->local_addr, image + OFFSET_v6_rcv_saddr, 16);
+	__builtin_memcpy(key->remote_addr, image + OFFSET_v6_daddr, 16);
+	remote = (__u32 *)(image + OFFSET_v6_daddr);
+	/* ::ffff:a.b.c.d is IPv4 on the wire */
+	if (remote[0] || remote[1] || remote[2] != __builtin_bswap32(0xffff))
+		key->ip_version = 6;
+	return 1;
+}
+
+static __always_inline __s64 read_cgroup_id(__u8 *image)
+{
+	__s64 id = -1;
+	__u64 node;
+
+	if (!HAS_cgroup || !HAS_kernfs_id || FIELD_cgroup(image) == 0 || FIELD_cgroup(image) & 1)
+		return -1;
+	node = read_pointer((FIELD_cgroup(image)) + CGROUP_KN);
+	if (node)
+		bpf_probe_read_kernel(&id, sizeof(id), (void *)(node + KERNFS_ID));
+	return id;
+}
+
+static __always_inline void begin_following(struct followed *f)
+{
+	__builtin_memset(f, 0, sizeof(*f));
+	f->pid = f->uid = -1;
+	f->cgroup_id = -1;
+	f->cause = NO_CAUSE;
+}
+
+/* A socket seen for the first time. */
+static __always_inline struct followed *follow(struct scratch *s, __u64 sk)
+{
+	begin_following(&s->fresh);
+	sockets.update(&sk, (struct followed_bytes *)&s->fresh);
+	return (struct followed *)sockets.lookup(&sk);
+}
+
+static __always_inline struct followed *followed_of(struct scratch *s, __u64 sk)
+{
+	struct followed *f = (struct followed *)sockets.lookup(&sk);
+
+	return f ? f : follow(s, sk);
+}
+
+#ifdef PROCESS_FILTER
+/* SELECTION */
+
+static __always_inline void select_flow(struct socket_key *key, int yes)
+{
+	__u8 one = 1;
+
+	if (yes)
+		selected.update(key, &one);
+	else
+		selected.delete(key);
+}
+
+static __always_inline int is_selected_flow(struct socket_key *key)
+{
+	return selected.lookup(key) != NULL;
+}
+
+/* Packets of this socket are wanted, or not any more; before a connection's SYN its local port may not be known. */
+static __always_inline void select_packets(struct scratch *s, __u64 sk, const struct followed *f)
+{
+	if (read_key(s, sk, &s->record.key, 0))
+		select_flow(&s->record.key, !f->ignored);
+}
+
+/* A process listens: packets that open a connection to its port are wanted. */
+static __always_inline void select_listener(struct scratch *s, __u64 sk)
+{
+	struct socket_key listener = { .netns = NETNS };
+
+	if (!current_is_selected() || !read_key(s, sk, &s->record.key, 0))
+		return;
+	listener.local_port = FIELD_num(s->image);
+	select_flow(&listener, 1);
+}
+#else
+#define current_is_selected() 1
+#define is_selected_flow(key) 1
+#define select_packets(s, sk, f) ((void)0)
+#define select_listener(s, sk) ((void)0)
+#endif
+
+/* Which process has it: the one at work now.  Only to be called on behalf of a process, never from a softirq. */
+static __always_inline void owned_by_current(struct followed *f, __u8 source)
+{
+	if (f->owner_source >= source)
+		return;
+	f->owner_source = source;
+	f->pid = bpf_get_current_pid_tgid() >> 32;
+	f->uid = bpf_get_current_uid_gid();
+	f->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(f->comm, sizeof(f->comm));
+	f->ignored = !current_is_selected();
+}
+
+/* Retransmissions that were not accounted for yet have this cause. */
+static __always_inline void settle(struct followed *f, __u32 retransmissions, __u8 cause)
+{
+	__s32 more = retransmissions - f->retransmissions;
+	__u64 index = cause;
+
+	f->retransmissions = retransmissions;
+	HIDE(index);
+	if (more > 0 && index < CAUSES)
+		f->retransmissions_by[index] += more;
+}
+
+static __always_inline __u8 cause_of(const __u8 *image)
+{
+	__u8 state = FIELD_state(image);
+
+	if (state == SYN_SENT)
+		return CAUSE_SYN;
+	if (state == SYN_RECV)
+		return CAUSE_SYN_ACK;
+	if (FIELD_ca_state(image) == CA_LOSS)
+		return CAUSE_RTO;
+	if (FIELD_ca_state(image) == CA_RECOVERY)
+		return CAUSE_FAST;
+	return FIELD_pending(image) == TIMER_LOSS_PROBE ? CAUSE_TLP : CAUSE_OTHER;
+}
+
+/* tcp_get_info_chrono_stats() */
+static __always_inline void view_times(struct socket_view *v, const __u8 *image)
+{
+	__u32 running = FIELD_chrono_type(image), since = (__u32)bpf_jiffies64() - FIELD_chrono_start(image);
+	__u64 busy = FIELD_chrono_busy(image), window = FIELD_chrono_rwnd(image), buffer = FIELD_chrono_sndbuf(image);
+
+	if (running == 1)
+		busy += since;
+	if (running == 2)
+		window += since;
+	if (running == 3)
+		buffer += since;
+	v->busy_us = KNOWN(chrono_busy, (busy + window + buffer) * TICK_US);
+	v->rwnd_limited_us = KNOWN(chrono_rwnd, window * TICK_US);
+	v->sndbuf_limited_us = KNOWN(chrono_sndbuf, buffer * TICK_US);
+}
+
+/* tcp_compute_delivery_rate() */
+static __always_inline __s64 delivery_rate(const __u8 *image)
+{
+	__u64 interval_us = FIELD_rate_interval_us(image), rate = FIELD_rate_delivered(image);
+
+	if (!HAS_rate_delivered || !interval_us || !rate)
+		return -1;
+	return rate * FIELD_mss_cache(image) * 1000000 / interval_us;
+}
+
+/* As tcp_get_info() puts these numbers; a time of 0 was never measured. */
+static __always_inline void view_numbers(struct socket_view *v, const __u8 *image)
+{
+	__u32 srtt_us = FIELD_srtt_us(image), ssthresh = FIELD_snd_ssthresh(image);
+	__u64 pacing = FIELD_pacing_rate(image);
+
+	v->bytes_sent = KNOWN(bytes_sent, FIELD_bytes_sent(image));
+	v->bytes_retransmitted = KNOWN(bytes_retrans, FIELD_bytes_retrans(image));
+	v->bytes_acked = KNOWN(bytes_acked, FIELD_bytes_acked(image));
+	v->bytes_received = KNOWN(bytes_received, FIELD_bytes_received(image));
+	v->delivery_rate_bytes_per_s = delivery_rate(image);
+	v->pacing_rate_bytes_per_s = HAS_pacing_rate && pacing != ~0ULL ? pacing : -1;
+	v->srtt_us = HAS_srtt_us && srtt_us ? srtt_us >> 3 : -1;
+	v->rttvar_us = HAS_mdev_us && srtt_us ? FIELD_mdev_us(image) >> 2 : -1;
+	v->rtt_min_us = KNOWN(rtt_min, FIELD_rtt_min(image));
+	v->rto_us = KNOWN(rto, FIELD_rto(image) * TICK_US);
+	v->cwnd_packets = KNOWN(snd_cwnd, FIELD_snd_cwnd(image));
+	v->ssthresh_packets = HAS_snd_ssthresh && ssthresh < INFINITE_SSTHRESH ? ssthresh : -1;
+	v->lost_packets = KNOWN(lost_out, FIELD_lost_out(image));
+	v->sacked_packets = KNOWN(sacked_out, FIELD_sacked_out(image));
+	v->in_flight_packets = KNOWN(packets_out, FIELD_packets_out(image) - FIELD_sacked_out(image) -
+				     FIELD_lost_out(image) + FIELD_retrans_out(image));
+	v->reordering_packets = KNOWN(reordering, FIELD_reordering(image));
+	v->delivered_packets = KNOWN(delivered, FIELD_delivered(image));
+	v->dsack_duplicates = KNOWN(dsack_dups, FIELD_dsack_dups(image));
+	v->snd_wnd_bytes = KNOWN(snd_wnd, FIELD_snd_wnd(image));
+	v->rcv_wnd_bytes = KNOWN(rcv_wnd, FIELD_rcv_wnd(image));
+	v->retransmissions = KNOWN(total_retrans, FIELD_total_retrans(image));
+	v->congestion_state = KNOWN(ca_state, FIELD_ca_state(image));
+	view_times(v, image);
+}
+
+static __always_inline void view_owner(struct socket_view *v, const struct followed *f)
+{
+	v->pid = f->pid;
+	v->uid = f->uid;
+	v->cgroup_id = f->cgroup_id;
+	__builtin_memcpy(v->comm, f->comm, NAME_BYTES);
+	v->role = f->role;
+	v->owner_source = f->owner_source;
+	__builtin_memcpy(v->retransmissions_by, f->retransmissions_by, sizeof(v->retransmissions_by));
+}
+
+/* 1 if the socket is to be told of; its key has been read then. */
+static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followed *f)
+{
+	if (f->ignored)
+		return 0;
+	if (f->has_key)
+		return 1;
+	if (!read_key(s, sk, &f->key, 0)) {
+		f->ignored = 1;
+		return 0;
+	}
+	if (f->owner_source == OWNER_UNKNOWN && !is_selected_flow(&f->key))
+		return 0;
+	f->has_key = f->key.local_port != 0;
+	if (f->cgroup_id < 0)
+		f->cgroup_id = read_cgroup_id(s->image);
+	return 1;
+}
+
+/* Write a record of what the image says, in state `state`. */
+static __always_inline void tell(void *ctx, struct scratch *s, struct followed *f, __u64 now, __u8 event, __u8 state)
+{
+	struct socket_record *r = &s->record;
+
+	__builtin_memcpy(&r->key, &f->key, sizeof(r->key));
+	r->time_ns = r->view.time_ns = now;
+	r->event = event;
+	view_numbers(&r->view, s->image);
+	view_owner(&r->view, f);
+	__builtin_memset(r->view.congestion_control, 0, NAME_BYTES);
+	if (HAS_ca_ops)
+		bpf_probe_read_kernel(r->view.congestion_control, NAME_BYTES, (void *)(FIELD_ca_ops(s->image) + CA_OPS_NAME));
+	r->view.state = state;
+	f->sample_due_ns = now + SAMPLE_NS;
+	socket_records.perf_submit(ctx, r, sizeof(*r));
+}
+
+/* An acknowledgment or data came in: the numbers as they are, SAMPLE_NS apart at least. */
+static __always_inline void on_segment(void *ctx, __u64 sk)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct followed *f = (struct followed *)sockets.lookup(&sk);
+	struct socket_cpu *cpu;
+	struct scratch *s;
+
+	if (f && (f->ignored || now < f->sample_due_ns))
+		return;
+	cpu = this_socket_cpu();
+	if (!cpu)
+		return;
+	s = enter_scratch(cpu);
+	if (!s)
+		return;
+	f = f ? f : follow(s, sk);
+	if (f && is_wanted(s, sk, f)) {
+		READ_VIEW(s->image, sk);
+		settle(f, FIELD_total_retrans(s->image), f->cause);
+		s->record.segments = s->record.cause = s->record.old_state = 0;
+		tell(ctx, s, f, now, SOCKET_SAMPLE, FIELD_state(s->image));
+	}
+	leave_scratch(cpu);
+}
+
+/*
+ * Something was sent again; or, by kprobe, is about to be, if the window and the queue permit.  So what total_retrans
+ * has grown by is what counts.
+ */
+static __always_inline void on_retransmission(void *ctx, __u64 sk)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct socket_cpu *cpu = this_socket_cpu();
+	struct scratch *s;
+	struct followed *f;
+	__u32 before;
+
+	if (!cpu)
+		return;
+	s = enter_scratch(cpu);
+	if (!s)
+		return;
+	f = followed_of(s, sk);
+	if (f && is_wanted(s, sk, f)) {
+		READ_VIEW(s->image, sk);
+		before = f->retransmissions;
+		if (IS_KPROBE_RETRANSMISSION)
+			settle(f, FIELD_total_retrans(s->image), f->cause);
+		f->cause = cause_of(s->image);
+		if (!IS_KPROBE_RETRANSMISSION)
+			settle(f, FIELD_total_retrans(s->image), f->cause);
+		s->record.segments = f->retransmissions - before;
+		s->record.cause = f->cause;
+		s->record.old_state = 0;
+		if (ALL_EVENTS || now >= f->sample_due_ns)
+			tell(ctx, s, f, now, SOCKET_RETRANSMISSION, FIELD_state(s->image));
+	}
+	leave_scratch(cpu);
+}
+
+/* A listener sent its SYN-ACK again, on behalf of a socket that does not exist yet. */
+static __always_inline void on_synack(void *ctx, __u64 request)
+{
+	struct socket_cpu *cpu = this_socket_cpu();
+	struct socket_record *r;
+	struct scratch *s;
+
+	if (!cpu)
+		return;
+	s = enter_scratch(cpu);
+	if (!s)
+		return;
+	r = &s->record;
+	if (read_key(s, request, &r->key, 1) && is_selected_flow(&r->key)) {
+		__builtin_memset(&r->view, 0xff, sizeof(r->view));
+		__builtin_memset(r->view.comm, 0, 2 * NAME_BYTES);
+		r->time_ns = r->view.time_ns = bpf_ktime_get_ns();
+		r->view.state = SYN_RECV;
+		r->view.role = ROLE_PASSIVE;
+		r->view.owner_source = OWNER_UNKNOWN;
+		r->event = SOCKET_RETRANSMISSION;
+		r->segments = 1;
+		r->cause = CAUSE_SYN_ACK;
+		r->old_state = 0;
+		socket_records.perf_submit(ctx, r, sizeof(*r));
+	}
+	leave_scratch(cpu);
+}
+
+/* The socket goes from one state to another: by connect() and close() in the process, else in a softirq. */
+static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 state)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct socket_cpu *cpu;
+	struct scratch *s;
+	struct followed *f;
+
+	if (old_state == LISTEN && state != SYN_RECV) /* a child begins as a copy of its listener */
+		return;
+	cpu = this_socket_cpu();
+	if (!cpu)
+		return;
+	s = enter_scratch(cpu);
+	if (!s)
+		return;
+	if (state == LISTEN) {
+		select_listener(s, sk);
+		leave_scratch(cpu);
+		return;
+	}
+	if (state == SYN_SENT || state == SYN_RECV)
+		f = follow(s, sk); /* a new one, whatever was at this address before */
+	else
+		f = followed_of(s, sk);
+	if (f) {
+		if (state == SYN_SENT) {
+			f->role = ROLE_ACTIVE;
+			owned_by_current(f, OWNER_OPENED);
+		}
+		if (state == SYN_RECV || old_state == SYN_RECV)
+			f->role = ROLE_PASSIVE;
+		if (state == FIN_WAIT1 || state == LAST_ACK)
+			owned_by_current(f, OWNER_USED);
+		if (state == SYN_SENT || old_state == SYN_SENT)
+			select_packets(s, sk, f);
+	}
+	/* Before the SYN and at a child's birth the addresses are not complete. */
+	if (f && (ALL_EVENTS || state != SYN_SENT) && state != SYN_RECV && is_wanted(s, sk, f)) {
+		READ_VIEW(s->image, sk);
+		settle(f, FIELD_total_retrans(s->image), old_state == SYN_RECV ? CAUSE_SYN_ACK : f->cause);
+		s->record.segments = s->record.cause = 0;
+		s->record.old_state = old_state;
+		tell(ctx, s, f, now, SOCKET_STATE, state);
+	}
+	leave_scratch(cpu);
+}
+
+/* In the process that connects, the SYN about to be sent (or in the one that accepts): whose the socket is. */
+static __always_inline void on_opened(void *ctx, __u64 sk, __u8 role)
+{
+	struct socket_cpu *cpu;
+	struct scratch *s;
+	struct followed *f;
+
+	if (!sk)
+		return;
+	cpu = this_socket_cpu();
+	if (!cpu)
+		return;
+	s = enter_scratch(cpu);
+	if (!s)
+		return;
+	f = followed_of(s, sk);
+	if (f) {
+		f->role = role;
+		owned_by_current(f, OWNER_OPENED);
+		select_packets(s, sk, f);
+		if (is_wanted(s, sk, f)) {
+			READ_VIEW(s->image, sk);
+			s->record.segments = s->record.cause = s->record.old_state = 0;
+			tell(ctx, s, f, bpf_ktime_get_ns(), SOCKET_SAMPLE, FIELD_state(s->image));
+		}
+	}
+	leave_scratch(cpu);
+}
+
+/* --- Ways in. */
+
+int socket_segment(CONTEXT(ON_SEGMENT) *ctx)
+{
+	on_segment(ctx, ARGUMENT(ON_SEGMENT, 0));
+	return 0;
+}
+
+int socket_retransmission(CONTEXT(ON_RETRANSMISSION) *ctx)
+{
+	on_retransmission(ctx, ARGUMENT(ON_RETRANSMISSION, 0));
+	return 0;
+}
+
+int socket_synack(CONTEXT(ON_SYNACK) *ctx)
+{
+	on_synack(ctx, ARGUMENT(ON_SYNACK, 1));
+	return 0;
+}
+
+int socket_destroyed(CONTEXT(ON_DESTROYED) *ctx)
+{
+	__u64 sk = ARGUMENT(ON_DESTROYED, 0);
+
+	sockets.delete(&sk);
+	return 0;
+}
+
+#ifdef HAVE_KPROBES
+/* tcp_set_state(sk, state) */
+int socket_state(struct pt_regs *ctx)
+{
+	__u64 sk = KPROBE_ARGUMENT_0;
+	__u8 old_state = 0;
+
+	bpf_probe_read_kernel(&old_state, sizeof(old_state), (void *)(sk + OFFSET_state));
+	on_state(ctx, sk, old_state, KPROBE_ARGUMENT_1);
+	return 0;
+}
+
+/* tcp_connect(sk) */
+int socket_connect(struct pt_regs *ctx)
+{
+	on_opened(ctx, KPROBE_ARGUMENT_0, ROLE_ACTIVE);
+	return 0;
+}
+
+/* What inet_csk_accept() returns. */
+int socket_accept(struct pt_regs *ctx)
+{
+	on_opened(ctx, KPROBE_RESULT, ROLE_PASSIVE);
+	return 0;
+}
+#else
+static __always_inline int is_tcp(__u64 sk)
+{
+	__u16 protocol = 0;
+
+	bpf_probe_read_kernel(&protocol, sizeof(protocol), (void *)(sk + OFFSET_protocol));
+	return protocol == PROTOCOL_TCP;
+}
+
+/* inet_sock_set_state(sk, old, new), which other protocols have too */
+int socket_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 sk = ctx->args[0];
+
+	if (is_tcp(sk))
+		on_state(ctx, sk, ctx->args[1], ctx->args[2]);
+	return 0;
+}
+
+#ifdef HAVE_TASK_FILES
+/* sys_exit(regs, result) of accept(2) and accept4(2): the socket behind the file descriptor that it returns. */
+int socket_accept(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 fd = ctx->args[1], number, at;
+
+	if (fd > FD_MAX)
+		return 0;
+	number = read_pointer(ctx->args[0] + REGS_SYSCALL);
+	if (number != SYSCALL_ACCEPT && number != SYSCALL_ACCEPT4)
+		return 0;
+	at = read_pointer(bpf_get_current_task() + TASK_FILES);
+	at = read_pointer(at + FILES_FDT);
+	at = read_pointer(at + FDTABLE_FD);
+	at = read_pointer(at + 8 * fd);
+	at = read_pointer(at + FILE_PRIVATE_DATA);
+	at = read_pointer(at + SOCKET_SK);
+	if (!at || !is_tcp(at))
+		return 0;
+	on_opened(ctx, at, ROLE_PASSIVE);
+	return 0;
+}
+#endif
+#endif

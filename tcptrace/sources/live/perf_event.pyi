@@ -1,0 +1,3 @@
+import mmap
+
+def open_ring(cpu: int, ring_bytes: int) -> tuple[int, mmap.mmap]: ...

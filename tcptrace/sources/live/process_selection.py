@@ -1,0 +1,106 @@
+"""Which processes the user asked for: as C for the programs, and in /proc for sockets that are open already."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcptrace.records import NAME_BYTES, SOCKET_KEY
+from tcptrace.sources.live.containers import Cgroup
+from tcptrace.sources.live.sock_diag import LISTEN, Sockets
+from tcptrace.sources.live.socket_owners import PROC, socket_inodes
+
+WORD_BYTES: Final = 8
+
+
+@dataclass(frozen=True)
+class ProcessSelection:
+    """Processes of which one of `pids`, one of `comms` and one of `cgroups` is true; an empty one leaves it open."""
+
+    pids: tuple[int, ...] = ()
+    comms: tuple[str, ...] = ()
+    cgroups: tuple[Cgroup, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.pids or self.comms or self.cgroups)
+
+    def source(self) -> str:
+        """current_is_selected() for bpf/socket.c: whether the process at work now is one of these."""
+        tests = [self._any_pid(), self._any_comm(), self._any_cgroup()]
+        return "\n".join(
+            [
+                "static __always_inline int current_is_selected(void)",
+                "{",
+                f"\t__u64 comm[{NAME_BYTES // WORD_BYTES}] = {{}};",
+                "\t__u32 pid = bpf_get_current_pid_tgid() >> 32;",
+                "",
+                "\tbpf_get_current_comm(comm, sizeof(comm));",
+                f"\treturn {' && '.join(test for test in tests if test)};",
+                "}",
+            ]
+        )
+
+    def _any_pid(self) -> str:
+        return _any(f"pid == {pid}" for pid in self.pids)
+
+    def _any_comm(self) -> str:
+        return _any(
+            " && ".join(f"comm[{index}] == {word:#x}ULL" for index, word in enumerate(_words(name))) for name in self.comms
+        )
+
+    def _any_cgroup(self) -> str:
+        return _any(f"bpf_get_current_ancestor_cgroup_id({one.level}) == {one.id}ULL" for one in self.cgroups)
+
+    def inodes(self) -> set[int]:
+        """Sockets that these processes have open now; as root, that is of every user."""
+        return {inode for pid in self._running() for inode in socket_inodes(pid)}
+
+    def _running(self) -> Iterator[int]:
+        for pid in self.pids or [int(entry) for entry in os.listdir(PROC) if entry.isdigit()]:
+            with suppress(OSError):
+                if self._has_comm(pid) and self._is_in_cgroup(pid):
+                    yield pid
+
+    def _has_comm(self, pid: int) -> bool:
+        if not self.comms:
+            return True
+        with open(f"{PROC}/{pid}/comm", "rb") as file:
+            return file.read().rstrip(b"\n") in map(_cut, self.comms)
+
+    def _is_in_cgroup(self, pid: int) -> bool:
+        if not self.cgroups:
+            return True
+        with open(f"{PROC}/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            paths = [line.rstrip("\n").removeprefix("0::") for line in file if line.startswith("0::")]
+        return any(path == one.path or path.startswith(f"{one.path}/") for path in paths for one in self.cgroups)
+
+
+def selected_flows(sockets: Sockets, netns: int) -> npt.NDArray[np.void]:
+    """What bpf/packet.c is to let through of these sockets (SOCKET_KEY): their connections, and to listeners any SYN."""
+    flows = np.zeros(len(sockets.records), SOCKET_KEY)
+    keys = sockets.records["key"]
+    listens = sockets.records["view"]["state"] == LISTEN
+    for name in ("local_addr", "remote_addr", "remote_port", "ip_version"):
+        flows[name][~listens] = keys[name][~listens]
+    flows["local_port"] = keys["local_port"]
+    flows["netns"] = netns
+    return flows
+
+
+def _any(tests: Iterator[str]) -> str:
+    either = " || ".join(f"({test})" for test in tests)
+    return f"({either})" if either else ""
+
+
+def _cut(name: str) -> bytes:
+    """As the kernel keeps it: the last of its bytes is 0."""
+    return name.encode()[: NAME_BYTES - 1]
+
+
+def _words(name: str) -> list[int]:
+    """The kernel's 16 bytes of a name as numbers of this machine's byte order, which is BPF's too."""
+    return np.frombuffer(_cut(name).ljust(NAME_BYTES, b"\0"), np.uint64).tolist()

@@ -1,0 +1,104 @@
+"""The perf rings of what the kernel says of sockets: one a CPU, records out in the order of their times."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from tcptrace.records cimport socket_record
+from tcptrace.sources.live.perf_buffer cimport (
+    begin_reading, copy_out, data_head, next_sample, pass_event, perf_buffer, set_data_tail,
+)
+
+import os
+
+import numpy as np
+
+from tcptrace.records import SOCKET_RECORD
+from tcptrace.sources.live.perf_event import open_ring
+
+if SOCKET_RECORD.itemsize != sizeof(socket_record):
+    raise ImportError("tcptrace.records and the compiled socket ring do not match: reinstall tcptrace")
+
+# Records taken out at once; what is more waits in the rings.
+cdef int READ_RECORDS = 16_384
+
+
+cdef class SocketRing:
+    """Per-CPU perf rings of `ring_bytes` each (a power of two, at least a page).
+
+    Raises NotPermittedError or MissingFeatureError when the kernel does not open them.
+    """
+
+    cdef perf_buffer *rings
+    cdef int ring_count
+    cdef readonly dict fds
+    """Perf event file descriptor of each CPU, for the BPF map."""
+    cdef readonly uint64_t taken
+    """Records read so far."""
+    cdef list maps
+    cdef object waiting, buffer
+
+    def __cinit__(self, cpus, ring_bytes):
+        cdef uint8_t[::1] view
+        cdef int index
+        self.rings = <perf_buffer *>calloc(len(cpus), sizeof(perf_buffer))
+        if self.rings == NULL:
+            raise MemoryError
+        self.fds = {}
+        self.maps = []
+        self.waiting = np.zeros(0, SOCKET_RECORD)
+        self.buffer = np.zeros(READ_RECORDS, SOCKET_RECORD)
+        for index, cpu in enumerate(cpus):
+            fd, mapped = open_ring(cpu, ring_bytes)
+            self.fds[cpu] = fd
+            self.maps.append(mapped)
+            view = mapped
+            begin_reading(&self.rings[index], &view[0], ring_bytes)
+            self.ring_count = index + 1
+
+    def __dealloc__(self):
+        free(self.rings)
+
+    def read(self, uint64_t until_ns):
+        """The records (SOCKET_RECORD) with times up to `until_ns`, in order; later ones are kept for the next call."""
+        cdef uint8_t[::1] view
+        cdef uint64_t count
+        view = self.buffer.view("u1")
+        with nogil:
+            count = self._drain(<socket_record *>&view[0])
+        self.taken += count
+        if count == 0 and not len(self.waiting):
+            return self.waiting
+        records = np.concatenate([self.waiting, self.buffer[:count]])
+        records = records[np.argsort(records["time_ns"], kind="stable")]
+        ready = int(np.searchsorted(records["time_ns"], until_ns, side="right"))
+        self.waiting = records[ready:].copy()
+        return records[:ready]
+
+    cdef uint64_t _drain(self, socket_record *to) noexcept nogil:
+        cdef uint64_t head, at, count = 0
+        cdef perf_buffer *ring
+        cdef uint32_t bytes
+        cdef int index
+        for index in range(self.ring_count):
+            ring = &self.rings[index]
+            head = data_head(ring.page)
+            while ring.tail < head and count < <uint64_t>READ_RECORDS:
+                if next_sample(ring, &at, &bytes) and bytes >= sizeof(socket_record):
+                    copy_out(ring, at, to + count, sizeof(socket_record))
+                    count += 1
+                pass_event(ring)
+            set_data_tail(ring.page, ring.tail)
+        return count
+
+    def lost(self):
+        """Records that found the ring full, as far as the kernel has said so (PERF_RECORD_LOST)."""
+        cdef int index
+        return sum(self.rings[index].lost_samples for index in range(self.ring_count))
+
+    def close(self):
+        """Give the rings back.  Nothing may be read afterwards."""
+        self.ring_count = 0
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+        self.maps.clear()

@@ -1,0 +1,94 @@
+"""What the kernel says of sockets: those found open at the start, what the probes tell, and what is asked for since."""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcptrace.errors import MissingFeatureError
+from tcptrace.model import Totals
+from tcptrace.records import SOCKET_RECORD
+from tcptrace.sources.live.containers import Cgroups
+from tcptrace.sources.live.interface import Interface
+from tcptrace.sources.live.open_sockets import find_open_sockets
+from tcptrace.sources.live.packet_programs import PacketPrograms
+from tcptrace.sources.live.process_selection import selected_flows
+from tcptrace.sources.live.sock_diag import SocketDiag
+from tcptrace.sources.live.socket_ring import SocketRing
+
+# Of each CPU: 3,700 records, which are read 50 times a second.
+RING_BYTES: Final = 1 << 20
+# connect() is told of before its SYN is seen: what is told waits this much longer than packets, to find its connection.
+LAG_NS: Final = 5_000_000
+
+
+class SocketSource:
+    """The sockets of one network namespace, from now on; the probes run when this has been made.
+
+    To be made before the packet hooks are attached, with privileges; nothing later needs them.  `problem` says why
+    sockets cannot be asked for, if so.  Raises MissingFeatureError where a needed probe cannot be attached.
+    """
+
+    def __init__(
+        self, programs: PacketPrograms, cpus: list[int], interface: Interface, expression: str | None, time_ns: int
+    ) -> None:
+        assert programs.probes is not None
+        self._probes = programs.probes
+        self._ring = SocketRing(cpus, RING_BYTES)
+        self._diag: SocketDiag | None = None
+        self._found: npt.NDArray[Any] = np.zeros(0, SOCKET_RECORD)
+        self.problem: str | None = None
+        programs.attach_probes(self._ring.fds)
+        try:
+            self._diag = SocketDiag()
+            self._found = self._find(programs, interface, expression, time_ns)
+        except MissingFeatureError as error:
+            self.problem = str(error)
+
+    def _find(
+        self, programs: PacketPrograms, interface: Interface, expression: str | None, time_ns: int
+    ) -> npt.NDArray[Any]:
+        assert self._diag is not None
+        every = self._diag.dump(time_ns)
+        selection = self._probes.options.selection
+        if not selection:
+            return find_open_sockets(every, Cgroups(), interface, expression)
+        inodes = selection.inodes()
+        theirs = every.part(np.array([inode in inodes for inode in every.inodes.tolist()], np.bool_))
+        programs.let_through(selected_flows(theirs, self._probes.options.netns))
+        return find_open_sockets(theirs, Cgroups(), interface, expression)
+
+    @property
+    def kind(self) -> str:
+        """One of model.PROBES."""
+        return self._probes.kind
+
+    @property
+    def attached(self) -> list[str]:
+        """What the probes hang on, in words."""
+        return self._probes.attached
+
+    def read(self, until_ns: int, *, is_last: bool = False) -> npt.NDArray[Any]:
+        """What was told of up to that time (SOCKET_RECORD), in order, but not the very latest unless `is_last`."""
+        told = self._ring.read(until_ns if is_last else until_ns - LAG_NS)
+        if not len(self._found):
+            return told
+        found, self._found = self._found, np.zeros(0, SOCKET_RECORD)
+        return np.concatenate([found, told])
+
+    def ask(self, keys: npt.NDArray[Any], time_ns: int) -> npt.NDArray[Any]:
+        """SOCKET_RECORDs, event FOUND, of those of the SOCKET_KEYs that are there."""
+        if self._diag is None or not len(keys):
+            return np.zeros(0, SOCKET_RECORD)
+        return self._diag.ask(keys, time_ns)[0]
+
+    def fill_totals(self, totals: Totals) -> None:
+        """How many records there were."""
+        totals.socket_records = self._ring.taken
+        totals.socket_records_lost = self._ring.lost()
+
+    def close(self) -> None:
+        """Give everything back but the probes, which are the programs'."""
+        self._ring.close()
+        if self._diag is not None:
+            self._diag.close()
