@@ -4,6 +4,7 @@
 PYTHON ?= python3
 IFACE  ?=
 ARGS   ?=
+KERNELS ?= all
 
 VENV := .venv
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
@@ -14,11 +15,14 @@ SOURCES := $(sort $(shell find tcptrace bpf -type f -not -path '*/.*' -not -name
 # What root makes in somebody's checkout (`sudo make …`) belongs to the checkout's owner.
 give_back = [ "$$(id -u)" -ne 0 ] || chown -R --reference=Makefile
 
+pytest = status=0; PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -m pytest $(1) || status=$$?; \
+	$(give_back) -f .pytest_cache .hypothesis build; exit $$status
+
 export PYTHON
-.PHONY: help install run test lint format clean
+.PHONY: help install run test test-kernels lint format clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 	@echo '  PYTHON=python3.12 chooses the interpreter (3.11 or newer) that .venv is made from'
 
 install: $(VENV)/.installed ## Install all that is needed, system packages included; leaves .venv/bin/tcptrace
@@ -29,8 +33,14 @@ run: install ## Trace as root: IFACE=eth0 (default: the default route's), ARGS="
 
 test: install $(VENV)/.test ## Test the installed wheel, as root all of it; ARGS="-k engine" goes to pytest
 	@[ "$$(id -u)" -ne 0 ] || scripts/bootstrap.sh test-tools >&2
-	@status=0; PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python -m pytest $(ARGS) || status=$$?; \
-	$(give_back) -f .pytest_cache .hypothesis; exit $$status
+	@[ "$$(id -u)" -ne 0 ] || scripts/bootstrap.sh kernels >&2 || true # without it, the kernel's test is skipped
+	@$(call pytest,$(ARGS))
+
+test-kernels: export TCPTRACE_KERNELS = $(KERNELS)
+test-kernels: export TCPTRACE_KERNEL_ARGS = $(ARGS)
+test-kernels: install $(VENV)/.test ## Boot Debian's kernels, as root, test inside; KERNELS="5.10 6.1 6.12 7.2", ARGS to the pytest inside
+	@scripts/bootstrap.sh kernels >&2
+	@$(call pytest,tests/kernels)
 
 lint: $(VENV)/.test ## ruff check, ruff format --check, mypy --strict
 	$(VENV)/bin/ruff check

@@ -10,6 +10,8 @@
  * FIELD_name(image) and HAS_name for each field, READ_KEY(image, sk) and READ_VIEW(image, sk) to copy them.
  */
 
+#include <uapi/linux/ptrace.h>
+
 /* LAYOUT */
 
 #define KNOWN(name, value) (HAS_##name ? (value) : -1)
@@ -46,6 +48,7 @@ enum { CA_RECOVERY = 3, CA_LOSS = 4 };
 /* What is remembered of a socket between two events. */
 struct followed {
 	__u64 sample_due_ns;
+	__u64 connecting_ns; /* since when it is in SYN-SENT, until that has been told */
 	struct socket_key key;
 	__s64 cgroup_id;
 	__s32 retransmissions_by[CAUSES];
@@ -354,10 +357,22 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 	return 1;
 }
 
+/* From CLOSED to SYN-SENT the socket went before it had a port; with this record it has. */
+static __always_inline void tell_connecting(void *ctx, struct socket_record *r, struct followed *f)
+{
+	r->time_ns = f->connecting_ns;
+	f->connecting_ns = 0;
+	r->event = SOCKET_STATE;
+	r->view.state = SYN_SENT;
+	r->old_state = CLOSE;
+	socket_records.perf_submit(ctx, r, sizeof(*r));
+}
+
 /* Write a record of what the image says, in state `state`. */
 static __always_inline void tell(void *ctx, struct scratch *s, struct followed *f, __u64 now, __u8 event, __u8 state)
 {
 	struct socket_record *r = &s->record;
+	__u8 old_state = r->old_state;
 
 	__builtin_memcpy(&r->key, &f->key, sizeof(r->key));
 	r->time_ns = r->view.time_ns = now;
@@ -369,6 +384,13 @@ static __always_inline void tell(void *ctx, struct scratch *s, struct followed *
 		bpf_probe_read_kernel(r->view.congestion_control, NAME_BYTES, (void *)(FIELD_ca_ops(s->image) + CA_OPS_NAME));
 	r->view.state = state;
 	f->sample_due_ns = now + SAMPLE_NS;
+	if (f->connecting_ns) {
+		tell_connecting(ctx, r, f);
+		r->time_ns = now;
+		r->event = event;
+		r->view.state = state;
+		r->old_state = old_state;
+	}
 	socket_records.perf_submit(ctx, r, sizeof(*r));
 }
 
@@ -490,6 +512,7 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 	if (f) {
 		if (state == SYN_SENT) {
 			f->role = ROLE_ACTIVE;
+			f->connecting_ns = ALL_EVENTS ? now : 0;
 			owned_by_current(f, OWNER_OPENED);
 		}
 		if (state == SYN_RECV || old_state == SYN_RECV)
@@ -500,7 +523,7 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 			select_packets(s, sk, f);
 	}
 	/* Before the SYN and at a child's birth the addresses are not complete. */
-	if (f && (ALL_EVENTS || state != SYN_SENT) && state != SYN_RECV && is_wanted(s, sk, f)) {
+	if (f && state != SYN_SENT && state != SYN_RECV && is_wanted(s, sk, f)) {
 		READ_VIEW(s->image, sk);
 		settle(f, FIELD_total_retrans(s->image), old_state == SYN_RECV ? CAUSE_SYN_ACK : f->cause);
 		s->record.segments = s->record.cause = 0;

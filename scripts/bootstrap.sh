@@ -4,6 +4,7 @@
 #   run         system packages, .venv and in it what building and running need
 #   test        in .venv what testing needs besides
 #   test-tools  system packages that the tests run as root need besides
+#   kernels     system packages that fetching and booting other kernels needs
 #
 # System packages come by apt, and only if something is missing; elsewhere it says what to install.
 set -euo pipefail
@@ -37,6 +38,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     services) "$PYTHON" -c 'import socket; socket.getservbyname("https")' ;;
     iproute) command -v ip && command -v ss && command -v tc ;;
     procps) command -v ps ;;
+    debian-keys) ls /usr/share/keyrings/debian-archive-keyring.gpg ;;
     *) command -v "$1" ;;
     esac
 }
@@ -54,6 +56,9 @@ package() { # MANAGER THING
     apt-get:iproute) echo iproute2 ;;
     apt-get:capinfos) echo tshark wireshark-common ;;
     apt-get:xz) echo xz-utils ;;
+    apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
+    apt-get:dpkg-deb) echo dpkg ;;
+    apt-get:debian-keys) echo debian-archive-keyring ;;
 
     dnf:venv) echo python3-libs ;;
     dnf:headers) echo python3-devel ;;
@@ -64,6 +69,10 @@ package() { # MANAGER THING
     dnf:iproute) echo iproute iproute-tc ;;
     dnf:procps) echo procps-ng ;;
     dnf:tshark | dnf:capinfos) echo wireshark-cli ;;
+    dnf:qemu-system-x86_64) echo qemu-system-x86-core ;;
+    dnf:apt-get) echo apt ;;
+    dnf:dpkg-deb) echo dpkg ;;
+    dnf:debian-keys) echo debian-keyring ;;
 
     pacman:venv | pacman:headers) echo python ;;
     pacman:libc) echo glibc ;;
@@ -73,6 +82,10 @@ package() { # MANAGER THING
     pacman:iproute) echo iproute2 ;;
     pacman:procps) echo procps-ng ;;
     pacman:tshark | pacman:capinfos) echo wireshark-cli ;;
+    pacman:qemu-system-x86_64) echo qemu-system-x86 ;;
+    pacman:apt-get) echo apt ;;
+    pacman:dpkg-deb) echo dpkg ;;
+    pacman:debian-keys) echo debian-archive-keyring ;;
 
     zypper:venv) echo python3 ;;
     zypper:headers) echo python3-devel ;;
@@ -82,6 +95,10 @@ package() { # MANAGER THING
     zypper:services) echo netcfg ;;
     zypper:iproute) echo iproute2 ;;
     zypper:tshark | zypper:capinfos) echo wireshark ;;
+    zypper:qemu-system-x86_64) echo qemu-x86 ;;
+    zypper:apt-get) echo apt ;;
+    zypper:dpkg-deb) echo dpkg ;;
+    zypper:debian-keys) echo debian-archive-keyring ;;
 
     *) echo "$2" ;; # named alike everywhere
     esac
@@ -185,5 +202,8 @@ test-tools)
     install_system iproute procps ethtool tcpdump tshark capinfos xz zstd
     ! offered vagrant || install_system vagrant # Ubuntu 24.04 has none: there the Vagrantfile's tests are skipped
     ;;
-*) die "usage: scripts/bootstrap.sh run | test | test-tools" ;;
+kernels)
+    install_system qemu-system-x86_64 apt-get dpkg-deb debian-keys
+    ;;
+*) die "usage: scripts/bootstrap.sh run | test | test-tools | kernels" ;;
 esac

@@ -213,14 +213,16 @@ class Pipeline:
 
     def _take_sockets(self, records: npt.NDArray[Any]) -> None:
         """What the kernel said of sockets joins the connections that packets have made."""
-        ids = np.zeros(len(records), "u8") if self.socket_event_sinks else None
+        ids = np.zeros(len(records), "u8") if self.socket_event_sinks and len(records) else None
         taken = 0
         while taken < len(records):
             taken += self.engine.process_sockets(records[taken:], None if ids is None else ids[taken:])
             self._hand_on_ended()
         if ids is None:
             return
-        events = np.flatnonzero((records["event"] == SOCKET_RETRANSMISSION) | (records["event"] == SOCKET_STATE))
+        # Of the namespace's sockets some have their packets on other interfaces, or filtered out.
+        told = (records["event"] == SOCKET_RETRANSMISSION) | (records["event"] == SOCKET_STATE)
+        events = np.flatnonzero(told & (ids != 0))
         if len(events):
             batch = SocketBatch(records[events], ids[events])
             for sink in self.socket_event_sinks:

@@ -94,8 +94,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
 @click.option("--picture", metavar="FILE", help="Draw into FILE (.png, .svg, .pdf) instead of the terminal.")
 @click.option("--hook", type=click.Choice(["tc", "xdp"]), default="tc", show_default=True,
               help="Where to see incoming packets.")  # fmt: skip
-@click.option("--probes", type=click.Choice(["auto", "kprobes", "tracepoints", "off"]), default="auto", show_default=True,
-              help="How to follow the kernel's own sockets.")  # fmt: skip
+@click.option("--probes", type=click.Choice(["auto", "kprobes", "tracepoints", "off"]), default="auto",
+              show_default=True, help="How to follow the kernel's own sockets.")  # fmt: skip
 @click.option("--samples", metavar="N", type=click.IntRange(1, 1000),
               help="Look at a socket's numbers so often a second at most.  [default: 10]")  # fmt: skip
 @click.option("--pid", metavar="PID", type=click.IntRange(min=1), multiple=True,

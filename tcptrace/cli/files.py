@@ -80,8 +80,11 @@ def refuse_live_options(options: Options) -> None:
         raise UsageError("--hook is for an interface, not for a file")
     if options.ring_size is not None:
         raise UsageError("--ring-size is for an interface, not for a file")
-    if options.events:
-        raise UsageError("--events is for an interface: a file has packets only")
+    if options.probes != "auto":
+        raise UsageError("--probes is for an interface, not for a file")
+    for name in ("events", "samples", "pid", "comm", "cgroup", "container", "netns"):
+        if getattr(options, name):
+            raise UsageError(f"--{name} is for an interface: a file has packets only")
 
 
 def all_filter_words(options: Options) -> tuple[str, ...]:

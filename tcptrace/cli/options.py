@@ -42,7 +42,6 @@ class Options:
     hook: str
     probes: str
     samples: int | None
-    events: bool
     pid: tuple[int, ...]
     comm: tuple[str, ...]
     cgroup: tuple[str, ...]

@@ -17,8 +17,11 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
+# How much longer things may take here than on the machine itself: emulated kernels set it.
+SLOWNESS = float(os.environ.get("TCPTRACE_TEST_SLOWNESS", "1"))
+
 # Longer than anything here takes; a test that hangs fails instead.
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0 * SLOWNESS
 
 
 class Namespace:

@@ -89,6 +89,11 @@ def load(programs: Any, name: str, kind: int) -> int:
     raise MissingFeatureError(f"the kernel refuses BPF program {name}: {_last_line(text) or reason}")
 
 
+def loaded_fd(programs: Any, name: str) -> int:
+    """File descriptor of a program that load() has loaded."""
+    return int(programs.funcs[name.encode()].fd)
+
+
 def put_in_map(programs: Any, name: str, entries: dict[int, int]) -> None:
     """Write int -> int entries into BPF map `name`, flags 0.  Raises TcptraceError."""
     bcc = import_bcc()
@@ -104,7 +109,10 @@ def put_keys_in_map(programs: Any, name: str, keys: Sequence[bytes]) -> None:
     bcc = import_bcc()
     fd = programs[name.encode()].map_fd
     for key in keys:
-        if bcc.lib.bpf_update_elem(fd, ctypes.create_string_buffer(key, len(key)), ctypes.byref(ctypes.c_uint8(1)), 0) < 0:
+        if (
+            bcc.lib.bpf_update_elem(fd, ctypes.create_string_buffer(key, len(key)), ctypes.byref(ctypes.c_uint8(1)), 0)
+            < 0
+        ):
             raise TcptraceError(f"BPF map {name}: {os.strerror(ctypes.get_errno())}")
 
 

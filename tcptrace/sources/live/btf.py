@@ -59,7 +59,9 @@ class KernelTypes:
         self._lib = _load_library()
         self._btf = self._lib.btf__load_vmlinux_btf()
         if not self._btf or ctypes.c_long(self._btf).value < 0:  # old versions return -errno
-            raise MissingFeatureError("the kernel does not tell its types (/sys/kernel/btf/vmlinux: CONFIG_DEBUG_INFO_BTF)")
+            raise MissingFeatureError(
+                "the kernel does not tell its types (/sys/kernel/btf/vmlinux: CONFIG_DEBUG_INFO_BTF)"
+            )
 
     def has_typedef(self, name: str) -> bool:
         """Whether there is one of this name; every tracepoint has btf_trace_NAME."""

@@ -130,14 +130,14 @@ class Cgroups:
         TcptraceError if there is none; MissingFeatureError without cgroup2.
         """
         mount = self._require_mount()
-        candidates = [f"{mount.folder}/{path}"]
-        if os.path.isabs(path):
+        candidates = [f"{mount.folder}/{path}"] if path and "\0" not in path else []
+        if candidates and os.path.isabs(path):
             candidates.insert(0, path)
         for candidate in candidates:
             folder = os.path.realpath(candidate)
             relative = os.path.relpath(folder, os.path.realpath(mount.folder))
             is_below = relative != ".." and not relative.startswith("../")
-            if "\0" not in path and is_below and os.path.isdir(folder):
+            if is_below and os.path.isdir(folder):
                 return self._cgroup(os.stat(folder).st_ino, "/" if relative == "." else f"/{relative}")
         raise TcptraceError(f"no such cgroup: {path} (looked for under {mount.folder})")
 

@@ -284,10 +284,26 @@ def _ipv4_entries(control: socket.socket) -> bytes:
 
 
 def description(name: str) -> str | None:
-    """What the administrator calls the interface (`ip link set … alias`), else its driver; None if neither."""
+    """What the administrator calls the interface (`ip link set … alias`), else its driver; None if neither.
+
+    None, too, where /sys shows another network namespace's interfaces.
+    """
     folder = f"/sys/class/net/{name}"
+    if not _is_same_in_sys(folder, name):
+        return None
     with suppress(OSError), open(f"{folder}/ifalias", encoding="utf-8", errors="replace") as alias:
         if text := alias.read().strip():
             return text
     driver = os.path.basename(os.path.realpath(f"{folder}/device/driver"))
     return None if driver == "driver" else driver
+
+
+def _is_same_in_sys(folder: str, name: str) -> bool:
+    """By its number and hardware address, which another namespace's of the same name has not both."""
+    try:
+        with _control_socket() as control, open(f"{folder}/ifindex") as index, open(f"{folder}/address") as address:
+            octets = bytes.fromhex(address.read().strip().replace(":", ""))
+            hardware = _ask(control, SIOCGIFHWADDR, name)[2:]
+            return int(index.read()) == _number(control, SIOCGIFINDEX, name) and hardware.startswith(octets)
+    except (OSError, ValueError):
+        return False

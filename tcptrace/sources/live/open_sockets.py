@@ -16,9 +16,8 @@ from tcptrace.sources.live.containers import Cgroups
 from tcptrace.sources.live.interface import Interface, interface_addresses
 from tcptrace.sources.live.offline_filter import matching
 from tcptrace.sources.live.pcap_filter import DLT_EN10MB, DLT_RAW, compile_classic
-from tcptrace.sources.live.sock_diag import LISTEN, SocketDiag, Sockets
+from tcptrace.sources.live.sock_diag import LISTEN, Sockets
 from tcptrace.sources.live.socket_owners import set_owners
-from tcptrace.sources.live.socket_roles import find_roles
 
 ETHERNET_HEADER_BYTES: Final = 14
 IPV4_HEADER_BYTES: Final = 20
@@ -33,15 +32,12 @@ _OFFSET_AND_FLAGS: Final = (5 << 4, 0x10)
 
 
 def find_open_sockets(
-    diag: SocketDiag, cgroups: Cgroups, interface: Interface, expression: str | None, time_ns: int
+    every: Sockets, cgroups: Cgroups, interface: Interface, expression: str | None
 ) -> npt.NDArray[Any]:
-    """SOCKET_RECORDs, event FOUND, of the sockets that select() chooses, with role, owner and cgroup.
+    """SOCKET_RECORDs, event FOUND, of those sockets that select() chooses, with owner and cgroup.
 
-    To be called as root: an ordinary user sees the owners of its own sockets only.  Raises as SocketDiag.dump() and
-    select() do.
+    To be called as root: an ordinary user sees the owners of its own sockets only.  Raises as select() does.
     """
-    every = diag.dump(time_ns)
-    every.records["view"]["role"] = find_roles(every)
     chosen = select(every, interface, expression)
     set_owners(chosen)
     _set_cgroups(chosen.records["view"], cgroups)

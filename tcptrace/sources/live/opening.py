@@ -66,16 +66,17 @@ class Opening:
             self._error = error
 
     def source(self, ring_bytes: int | None, expression: str | None = None) -> "LiveSource":
-        """Attached and running; `expression` is the text of the filter.  Raises MissingFeatureError, NotPermittedError or TcptraceError."""
+        """Attached and running; `expression` is the text of the filter.
+
+        Raises MissingFeatureError, NotPermittedError or TcptraceError.
+        """
         from tcptrace.sources.live.source import LiveSource  # imports numpy
 
         self._thread.join()
         if self._error is not None:
             raise self._error
         assert self._programs is not None
-        source = LiveSource(
-            self._interface, self._guard, self._programs, ring_bytes=ring_bytes, expression=expression
-        )
+        source = LiveSource(self._interface, self._guard, self._programs, ring_bytes=ring_bytes, expression=expression)
         if source.sockets is not None:
             self.problem = source.sockets.problem
         return source

@@ -19,7 +19,8 @@ class PacketPrograms:
     """bpf/packet.c for one interface, in the kernel but not yet attached.
 
     `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
-    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.  `probes`: what shall follow sockets besides.
+    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
+    `probes`: what shall follow sockets besides.
     Raises MissingFeatureError or NotPermittedError.
     """
 
@@ -65,6 +66,11 @@ class PacketPrograms:
         """From now on the kernel's sockets are told of in these rings.  Raises MissingFeatureError."""
         if self.probes is not None:
             self.probes.attach(self._bpf, ring_fds)
+
+    def probe_fds(self) -> dict[str, int]:
+        """File descriptor of each probe's program, by its name in bpf/socket.c."""
+        names = self.probes.programs if self.probes is not None else []
+        return {name: bcc_loader.loaded_fd(self._bpf, name) for name in names}
 
     def let_through(self, flows: npt.NDArray[Any]) -> None:
         """Packets of these SOCKET_KEYs, where probes choose by process; needs privileges.  Raises TcptraceError."""

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tcptrace.records import NAME_BYTES, SOCKET_KEY
-from tcptrace.sources.live.containers import Cgroup
+from tcptrace.sources.live.containers import Cgroup, Cgroups
 from tcptrace.sources.live.sock_diag import LISTEN, Sockets
 from tcptrace.sources.live.socket_owners import PROC, socket_inodes
 
@@ -49,20 +49,20 @@ class ProcessSelection:
 
     def _any_comm(self) -> str:
         return _any(
-            " && ".join(f"comm[{index}] == {word:#x}ULL" for index, word in enumerate(_words(name))) for name in self.comms
+            " && ".join(f"comm[{index}] == {word}ULL" for index, word in enumerate(_words(name))) for name in self.comms
         )
 
     def _any_cgroup(self) -> str:
         return _any(f"bpf_get_current_ancestor_cgroup_id({one.level}) == {one.id}ULL" for one in self.cgroups)
 
-    def inodes(self) -> set[int]:
+    def inodes(self, cgroups: Cgroups) -> set[int]:
         """Sockets that these processes have open now; as root, that is of every user."""
-        return {inode for pid in self._running() for inode in socket_inodes(pid)}
+        return {inode for pid in self._running(cgroups) for inode in socket_inodes(pid)}
 
-    def _running(self) -> Iterator[int]:
+    def _running(self, cgroups: Cgroups) -> Iterator[int]:
         for pid in self.pids or [int(entry) for entry in os.listdir(PROC) if entry.isdigit()]:
             with suppress(OSError):
-                if self._has_comm(pid) and self._is_in_cgroup(pid):
+                if self._has_comm(pid) and self._is_in_cgroup(pid, cgroups):
                     yield pid
 
     def _has_comm(self, pid: int) -> bool:
@@ -71,16 +71,18 @@ class ProcessSelection:
         with open(f"{PROC}/{pid}/comm", "rb") as file:
             return file.read().rstrip(b"\n") in map(_cut, self.comms)
 
-    def _is_in_cgroup(self, pid: int) -> bool:
+    def _is_in_cgroup(self, pid: int, cgroups: Cgroups) -> bool:
         if not self.cgroups:
             return True
-        with open(f"{PROC}/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            paths = [line.rstrip("\n").removeprefix("0::") for line in file if line.startswith("0::")]
-        return any(path == one.path or path.startswith(f"{one.path}/") for path in paths for one in self.cgroups)
+        path = cgroups.path(cgroups.of_process(pid), 0.0)
+        roots = [cgroups.path(one.id, 0.0) for one in self.cgroups]
+        return path is not None and any(
+            root == "/" or path == root or path.startswith(f"{root}/") for root in roots if root is not None
+        )
 
 
-def selected_flows(sockets: Sockets, netns: int) -> npt.NDArray[np.void]:
-    """What bpf/packet.c is to let through of these sockets (SOCKET_KEY): their connections, and to listeners any SYN."""
+def selected_flows(sockets: Sockets, netns: int) -> npt.NDArray[Any]:
+    """What bpf/packet.c is to let through (SOCKET_KEY): packets of these sockets' connections, to listeners any SYN."""
     flows = np.zeros(len(sockets.records), SOCKET_KEY)
     keys = sockets.records["key"]
     listens = sockets.records["view"]["state"] == LISTEN
@@ -103,4 +105,4 @@ def _cut(name: str) -> bytes:
 
 def _words(name: str) -> list[int]:
     """The kernel's 16 bytes of a name as numbers of this machine's byte order, which is BPF's too."""
-    return np.frombuffer(_cut(name).ljust(NAME_BYTES, b"\0"), np.uint64).tolist()
+    return list(np.frombuffer(_cut(name).ljust(NAME_BYTES, b"\0"), np.uint64))

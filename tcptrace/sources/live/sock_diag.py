@@ -138,8 +138,13 @@ class SocketDiag:
         records, messages = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Sockets(records, messages["inode"], messages["interface"], messages["family"], messages["ipv6_only"])
 
-    def ask(self, keys: npt.NDArray[Any], time_ns: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def ask(
+        self, keys: npt.NDArray[Any], time_ns: int, interface_index: int = 0
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """(records, found): of the sockets `keys` (SOCKET_KEY, of this namespace) those that are there, at `time_ns`.
+
+        A socket that is bound to an interface, as those with link-local addresses are, is only found by the index of
+        that; give the one that is traced.  Those that are not bound are found with any, and with 0.
 
         `found` has a bool for each key, and records (SOCKET_RECORD) are of those that are true, in their order.  Role
         and pid are not known here.  That no inet_diag module is there is only known from dump(): here it looks as if
@@ -151,7 +156,7 @@ class SocketDiag:
         while start < len(keys):
             stop = min(start + self._requests, len(keys))
             try:
-                self._ask_some(keys[start:stop], answers[start:stop], found[start:stop], time_ns)
+                self._ask_some(keys[start:stop], answers[start:stop], found[start:stop], time_ns, interface_index)
             except OSError as error:
                 if error.errno != errno.ENOBUFS or self._requests == 1:
                     raise _failed(error) from error
@@ -167,14 +172,19 @@ class SocketDiag:
         self._socket.close()
 
     def _ask_some(
-        self, keys: npt.NDArray[Any], answers: npt.NDArray[Any], found: npt.NDArray[Any], time_ns: int
+        self,
+        keys: npt.NDArray[Any],
+        answers: npt.NDArray[Any],
+        found: npt.NDArray[Any],
+        time_ns: int,
+        interface_index: int,
     ) -> None:
         """One sendmsg, which returns when the kernel has put all answers into the receive buffer.
 
         OSError, ENOBUFS if an answer is missing.
         """
         first = self._next_seq(len(keys))
-        self._socket.send(requests_for(keys, first).tobytes())
+        self._socket.send(requests_for(keys, first, interface_index).tobytes())
         missing = len(keys)
         while missing:
             used = receive_waiting(self._socket.fileno(), self._buffer, DATAGRAM_BYTES)
@@ -257,11 +267,11 @@ def dump_request(family: int, seq: int) -> npt.NDArray[Any]:
     return request
 
 
-def requests_for(keys: npt.NDArray[Any], first_seq: int) -> npt.NDArray[Any]:
+def requests_for(keys: npt.NDArray[Any], first_seq: int, interface_index: int) -> npt.NDArray[Any]:
     """A REQUEST for each of the SOCKET_KEYs, numbered from `first_seq` on.
 
-    The kernel finds IPv6 sockets with mapped addresses also by their IPv4 addresses.  The answer names the interface
-    that the socket is bound to; nobody need know it to ask, but for link-local addresses.
+    The kernel finds IPv6 sockets with mapped addresses also by their IPv4 addresses.  For the interface see
+    inet_sk_bound_dev_eq() in net/inet_sock.h.
     """
     requests = _blank_requests(len(keys))
     is_ipv4 = keys["ip_version"] == 4
@@ -269,6 +279,7 @@ def requests_for(keys: npt.NDArray[Any], first_seq: int) -> npt.NDArray[Any]:
     requests["seq"] = np.arange(first_seq, first_seq + len(keys))
     requests["family"] = np.where(is_ipv4, socket.AF_INET, socket.AF_INET6)
     requests["states"] = ALL_STATES
+    requests["interface"] = interface_index
     requests["cookie"] = NO_COOKIE
     for end in ("local", "remote"):
         requests[f"{end}_port"] = keys[f"{end}_port"]

@@ -83,7 +83,7 @@ ALIGNMENT: Final = 8
 def layout_source(types: KernelTypes) -> str:
     """FIELD_…, HAS_…, OFFSET_…, READ_KEY, READ_VIEW and the constants of POINTED, as preprocessor lines.
 
-    A field that this kernel lacks reads as 0 and HAS_… is 0.  Raises MissingFeatureError where one of NEEDED is missing.
+    A field that this kernel lacks reads as 0 and HAS_… is 0.  MissingFeatureError where one of NEEDED is missing.
     """
     key = {name: types.field(*where) for name, where in KEY_FIELDS.items()}
     view = {name: types.field(*where) for name, where in VIEW_FIELDS.items()}
@@ -92,14 +92,17 @@ def layout_source(types: KernelTypes) -> str:
         raise MissingFeatureError(f"this kernel's sockets have no {', '.join(missing)}")
     lines = [line for name, field in (key | view).items() for line in _field(name, field)]
     lines += _constants(types, POINTED)
-    lines.append(f"#define HAS_kernfs_id {int(all(types.field(*POINTED[name]) for name in ('CGROUP_KN', 'KERNFS_ID')))}")
+    lines.append(
+        f"#define HAS_kernfs_id {int(all(types.field(*POINTED[name]) for name in ('CGROUP_KN', 'KERNFS_ID')))}"
+    )
     protocol = types.field("sock", "sk_protocol")
     lines.append(f"#define OFFSET_protocol {protocol.offset if protocol else 0}")
     image_bytes = 0
     for name, fields in (("READ_KEY", key), ("READ_VIEW", view | {"state": key["state"]})):
         ranges = byte_ranges(field for field in fields.values() if field is not None)
         reads = " ".join(
-            f"bpf_probe_read_kernel((image) + {start}, {end - start}, (void *)((sk) + {start}));" for start, end in ranges
+            f"bpf_probe_read_kernel((image) + {start}, {end - start}, (void *)((sk) + {start}));"
+            for start, end in ranges
         )
         lines.append(f"#define {name}(image, sk) do {{ {reads} }} while (0)")
         image_bytes = max(image_bytes, ranges[-1][1])

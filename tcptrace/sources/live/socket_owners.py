@@ -43,7 +43,7 @@ def find_owners(inodes: set[int]) -> dict[int, Owner]:
     if not missing:
         return owners
     for process in sorted(_processes()):
-        held = missing.intersection(_socket_inodes(process.pid))
+        held = missing.intersection(socket_inodes(process.pid))
         if held:
             owner = Owner(process.pid, process.comm)
             owners.update(dict.fromkeys(held, owner))
@@ -79,7 +79,7 @@ def _processes() -> Iterator[_Process]:
                     yield _Process(int(match[2]), int(entry), match[1])
 
 
-def _socket_inodes(pid: int) -> Iterator[int]:
+def socket_inodes(pid: int) -> Iterator[int]:
     """Of the sockets that a process has open; none if it is gone or may not be looked at."""
     try:
         folder = os.open(f"{PROC}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

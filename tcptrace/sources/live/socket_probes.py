@@ -115,15 +115,21 @@ class SocketProbes:
     def _choose(self, place: Place) -> _Chosen | None:
         by_kprobe = self._kprobes and place.kprobe is not None and self._types.has_function(place.kprobe)
         by_tracepoint = place.tracepoint is not None and self._types.has_typedef(f"btf_trace_{place.tracepoint}")
+        if place.program == "socket_accept":
+            by_tracepoint = by_tracepoint and accept_source(self._types) is not None
         if by_tracepoint and (place.prefers_tracepoint or not self._kprobes):
-            if place.program != "socket_accept" or accept_source(self._types) is not None:
-                return _Chosen(place, by_kprobe=False)
+            return _Chosen(place, by_kprobe=False)
         if by_kprobe:
             return _Chosen(place, by_kprobe=True)
         if place.needed:
             raise MissingFeatureError(f"this kernel has neither the function {place.kprobe} nor {place.tracepoint}")
         self.missing.append(place.program)
         return None
+
+    @property
+    def programs(self) -> list[str]:
+        """Names of those that this kernel is to run."""
+        return [one.place.program for one in self._chosen]
 
     def source(self) -> str:
         """C to be compiled after bpf/packet.c."""

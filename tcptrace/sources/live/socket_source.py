@@ -15,6 +15,7 @@ from tcptrace.sources.live.packet_programs import PacketPrograms
 from tcptrace.sources.live.process_selection import selected_flows
 from tcptrace.sources.live.sock_diag import SocketDiag
 from tcptrace.sources.live.socket_ring import SocketRing
+from tcptrace.sources.live.socket_roles import find_roles
 
 # Of each CPU: 3,700 records, which are read 50 times a second.
 RING_BYTES: Final = 1 << 20
@@ -34,6 +35,7 @@ class SocketSource:
     ) -> None:
         assert programs.probes is not None
         self._probes = programs.probes
+        self._interface_index = interface.index
         self._ring = SocketRing(cpus, RING_BYTES)
         self._diag: SocketDiag | None = None
         self._found: npt.NDArray[Any] = np.zeros(0, SOCKET_RECORD)
@@ -49,14 +51,14 @@ class SocketSource:
         self, programs: PacketPrograms, interface: Interface, expression: str | None, time_ns: int
     ) -> npt.NDArray[Any]:
         assert self._diag is not None
-        every = self._diag.dump(time_ns)
+        sockets, cgroups = self._diag.dump(time_ns), Cgroups()
+        sockets.records["view"]["role"] = find_roles(sockets)  # listeners and peers tell it, so before any choice
         selection = self._probes.options.selection
-        if not selection:
-            return find_open_sockets(every, Cgroups(), interface, expression)
-        inodes = selection.inodes()
-        theirs = every.part(np.array([inode in inodes for inode in every.inodes.tolist()], np.bool_))
-        programs.let_through(selected_flows(theirs, self._probes.options.netns))
-        return find_open_sockets(theirs, Cgroups(), interface, expression)
+        if selection:
+            inodes = selection.inodes(cgroups)
+            sockets = sockets.part(np.array([inode in inodes for inode in sockets.inodes.tolist()], np.bool_))
+            programs.let_through(selected_flows(sockets, self._probes.options.netns))
+        return find_open_sockets(sockets, cgroups, interface, expression)
 
     @property
     def kind(self) -> str:
@@ -80,7 +82,7 @@ class SocketSource:
         """SOCKET_RECORDs, event FOUND, of those of the SOCKET_KEYs that are there."""
         if self._diag is None or not len(keys):
             return np.zeros(0, SOCKET_RECORD)
-        return self._diag.ask(keys, time_ns)[0]
+        return self._diag.ask(keys, time_ns, self._interface_index)[0]
 
     def fill_totals(self, totals: Totals) -> None:
         """How many records there were."""

@@ -61,7 +61,7 @@ class LiveSource:
 
     Rings, tick and hooks are set up here, which needs privileges; afterwards the process may drop them, since
     what is attached is the guard's.  `attached` says in words what is; `interfaces` is where frames() come from;
-    `sockets` is the kernel's own view, if the programs have probes; `expression`, the filter of the programs, is for the
+    `sockets` is the kernel's own view, if the programs have probes; `expression`, the programs' filter, is for the
     sockets that are open already.
     Raises TcptraceError and its kinds.
     """

@@ -1,0 +1,49 @@
+"""What a kernel must let tcptrace do, and the tests in tests/netns that show it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+CHECKOUT: Final = Path(__file__).parents[2]
+TESTS: Final = "tests/netns"
+
+# A file, a test of it, or one of a test's cases.  What takes long is left out: everything runs in emulation.
+ABILITIES: Final[Mapping[str, Sequence[str]]] = {
+    "TC": (
+        "test_counts.py::test_fields[ipv4-tc]",
+        "test_lifecycle.py::test_count_is_exact[7]",
+        "test_live.py::test_an_orderly_close[client]",
+    ),
+    "XDP": (
+        "test_counts.py::test_fields[ipv6-xdp]",
+        "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[False]",
+    ),
+    "kprobes": (),
+    "raw tracepoints": (),
+    "owners": (),
+    "filters": (
+        "test_live.py::test_the_filter_is_libpcaps[tcp and not (port 80 or port 22)-]",
+        "test_live.py::test_a_filter_for_ipv6",
+    ),
+    "netem": ("test_netem.py",),
+    "cleanup": (
+        "test_lifecycle.py::test_a_signal_ends_with_the_summary[2]",
+        "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[True]",
+        "test_guard_end.py::test_killed_when_attached",
+    ),
+}
+
+
+def selection() -> list[str]:
+    """Every test of the table once, as pytest takes them."""
+    wanted = dict.fromkeys(one for tests in ABILITIES.values() for one in tests)
+    return [f"{TESTS}/{one}" for one in wanted if (CHECKOUT / TESTS / one.partition("::")[0]).exists()]
+
+
+def shows(test: str, tests: Sequence[str]) -> bool:
+    """Whether a test, by its id, is one of an ability's."""
+    for one in tests:
+        chosen = f"{TESTS}/{one}"
+        if test == chosen or test.startswith((f"{chosen}::", f"{chosen}[")):
+            return True
+    return False

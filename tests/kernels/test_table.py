@@ -1,0 +1,44 @@
+"""The table of kernels counts what happened, and nothing as better than it was."""
+
+from matrix import Outcome, Row, remarks, table
+
+ABILITIES = {"TC": ("test_one.py",), "XDP": ("test_two.py::test_native", "test_two.py::test_other[a b]"), "owners": ()}
+
+
+def outcome(test: str, outcome: str = "passed", seconds: float = 1.0, reason: str = "") -> Outcome:
+    return Outcome(f"tests/netns/{test}", outcome, seconds, reason)
+
+
+FULL = Row(
+    "6.1.0",
+    [
+        outcome("test_one.py::test_a"),
+        outcome("test_one.py::test_b", "failed", 2.4, "assert 1 == 2"),
+        outcome("test_one.py::test_c", "skipped", 0.0, "no netem"),
+        outcome("test_two.py::test_native[1]", "skipped", 0.0, "no netem"),
+        outcome("test_two.py::test_native_not", seconds=9.0),
+        outcome("test_two.py::test_other[a b]", "skipped", 0.0, "no XDP"),
+    ],
+    boot_s=5.6,
+    seconds=61.2,
+)
+
+
+def test_the_table() -> None:
+    rows = [FULL, Row("7.2", [], None, None, trouble="not run: no qemu-system-x86_64 here")]
+    assert table(rows, ABILITIES).splitlines() == [
+        "| kernel | TC                                 | XDP            | owners     | boot | in all |",
+        "| ------ | ---------------------------------- | -------------- | ---------- | ---- | ------ |",
+        "| 6.1.0  | 1 passed, 1 failed, 1 skipped; 3 s | 2 skipped; 0 s | not tested | 6 s  | 61 s   |",
+        "| 7.2    | not tested                         | not tested     | not tested | -    | -      |",
+    ]
+    assert remarks(rows) == [
+        "6.1.0: 1 skipped: no XDP",
+        "6.1.0: 2 skipped: no netem",
+        "7.2: not run: no qemu-system-x86_64 here",
+    ]
+
+
+def test_skipped_is_not_shown() -> None:
+    assert FULL.never_shown(ABILITIES) == ["XDP"]
+    assert [one.test for one in FULL.failed()] == ["tests/netns/test_one.py::test_b"]

@@ -1,0 +1,51 @@
+"""What runs inside: pytest, each test's outcome written down as a JSON line as soon as it is known.
+
+python inside.py RESULTS [PYTEST'S ARGUMENTS]
+"""
+
+import json
+import sys
+from typing import TextIO
+
+import pytest
+
+RANK = ("passed", "skipped", "failed")
+
+
+class Recorder:
+    """A plugin of pytest's."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._outcome, self._seconds, self._reason = "passed", 0.0, ""
+
+    def pytest_runtest_logstart(self) -> None:
+        self._outcome, self._seconds, self._reason = "passed", 0.0, ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Of set-up, call and tear-down; the worst counts."""
+        self._seconds += report.duration
+        if RANK.index(report.outcome) > RANK.index(self._outcome):
+            self._outcome, self._reason = report.outcome, _reason(report)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._write(nodeid, self._outcome, self._seconds, self._reason)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if not report.passed:
+            self._write(report.nodeid, report.outcome, 0.0, _reason(report))
+
+    def _write(self, test: str, outcome: str, seconds: float, reason: str) -> None:
+        line = {"test": test, "outcome": outcome, "seconds": seconds, "reason": reason}
+        print(json.dumps(line), file=self._out, flush=True)
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return report.longreprtext
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], "w") as file:
+        sys.exit(pytest.main(sys.argv[2:], plugins=[Recorder(file)]))

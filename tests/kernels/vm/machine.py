@@ -1,0 +1,110 @@
+"""One boot of a kernel under qemu: it runs a command on the host's own files and powers off."""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vm.initramfs import initramfs
+from vm.packages import Kernel
+from vm.suites import UnavailableError
+
+QEMU: Final = "qemu-system-x86_64"
+CPUS: Final = 2
+MEMORY_MIB: Final = 2048
+DEADLINE_S: Final = 1500.0
+"""Of one boot and all that runs in it."""
+
+# norandmaps: code that is always at the same addresses is translated once, not once a process.
+KERNEL_ARGUMENTS: Final = "console=ttyS0 quiet panic=-1 norandmaps mitigations=off"
+
+TCG, KVM = "tcg", "kvm"
+SLOWNESS: Final = {TCG: 8, KVM: 2}
+"""How much longer the tests' timeouts are inside."""
+
+
+class MachineError(Exception):
+    """The guest did not get to its end."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A boot that came to its end; the rest is in the results folder."""
+
+    status: int
+    """Exit code of the command."""
+    boot_s: float
+    """From the start of the kernel to the command, by the guest's clock."""
+    seconds: float
+    """In all, by ours."""
+
+
+def accelerator() -> str:
+    """KVM counts only where the processor offers it, as /dev/kvm alone says little in a virtual machine."""
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    offered = flags is not None and {"vmx", "svm"} & set(flags[1].split())
+    return KVM if offered and os.access("/dev/kvm", os.R_OK | os.W_OK) else TCG
+
+
+def check_host() -> None:
+    """UnavailableError where no machine can be made."""
+    if platform.machine() != "x86_64":
+        raise UnavailableError(
+            f"the kernels are for x86_64 and would run this machine's programs ({platform.machine()})"
+        )
+    if os.geteuid() != 0:
+        raise UnavailableError("needs root: inside, this machine's files are read with the rights of who started it")
+    if shutil.which(QEMU) is None:
+        raise UnavailableError(f"no {QEMU} here")
+
+
+def run_in(kernel: Kernel, command: Sequence[str], folder: Path, environment: Mapping[str, str], results: Path) -> Run:
+    """Boot, run it in `folder`, power off.  `results` is /run/tcptrace/results inside; output and console go there."""
+    assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+    script = f"cd {shlex.quote(str(folder))} && exec env -i {assignments} {shlex.join(command)}\n"
+    (results / "command").write_text(script)
+    (results / "initramfs").write_bytes(initramfs(kernel))
+    began = time.monotonic()
+    with (results / "qemu").open("w") as said:
+        qemu = subprocess.Popen(_qemu(kernel, results), stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        try:
+            qemu.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            raise MachineError(f"not at its end after {DEADLINE_S:.0f} s, see {results}") from None
+        finally:
+            qemu.kill()
+            qemu.wait()
+            (results / "initramfs").unlink()
+    if not (results / "status").exists():
+        raise MachineError(f"it ended early: {tail(results / 'qemu')}{tail(results / 'console')}")
+    status, boot_s = int((results / "status").read_text()), float((results / "booted").read_text())
+    return Run(status, boot_s, time.monotonic() - began)
+
+
+def tail(file: Path, lines: int = 40) -> str:
+    if not file.exists():
+        return ""
+    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _qemu(kernel: Kernel, results: Path) -> list[str]:
+    accel = accelerator()
+    return [
+        *(QEMU, "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"),
+        *("-accel", "tcg,thread=multi" if accel == TCG else KVM, "-cpu", "max"),
+        *("-smp", str(CPUS), "-m", str(MEMORY_MIB)),
+        *("-serial", f"file:{results / 'console'}"),
+        *("-kernel", str(kernel.image), "-initrd", str(results / "initramfs"), "-append", KERNEL_ARGUMENTS),
+        # multidevs: the host's root may be several file systems, with the same inode numbers.
+        *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
+        *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
+        *("-fsdev", f"local,id=results,path={results},security_model=none"),
+        *("-device", "virtio-9p-pci,fsdev=results,mount_tag=results"),
+    ]
