@@ -27,6 +27,7 @@ class Options:
     count: int | None
     packets: bool
     json: bool
+    events: bool
     sort: str
     interval: float | None
     output: str | None
