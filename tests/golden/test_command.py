@@ -157,7 +157,9 @@ START = {
     "time": None,
     "version": __version__,
     "interface": None,
+    "netns": None,
     "hook": None,
+    "probes": None,
     "filter": None,
     "files": ["loss.pcap"],
 }
