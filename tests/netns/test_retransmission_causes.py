@@ -72,7 +72,12 @@ class Told:
     counters: mib.Counts
     """How much the namespace's went up."""
     expected: int
-    """Retransmissions that the scene is made of, if that is in its hand; else 0."""
+    """Retransmissions that the scene is made of, as far as that is in its hand."""
+
+
+def retransmitted(pair: Pair) -> int:
+    """By the client, as its kernel counts."""
+    return tcp_info(pair.client, TCPI_TOTAL_RETRANS_AT)
 
 
 class Scenes:
@@ -126,6 +131,14 @@ class Scenes:
         self.wire.loses = lose_nothing
         self.received(pair, size)
         return pair, 0
+
+    def stuck(self) -> Pair:
+        """The path is gone under it, for as long as the wire loses: the timer runs out time and again."""
+        pair = self.pair()
+        self.wire.loses = lambda segment: segment.outbound
+        pair.client.sendall(bytes(MSS_BYTES))
+        wait_until(lambda: retransmitted(pair) >= 3)
+        return pair
 
     def syn(self) -> tuple[Pair, int]:
         """Two SYNs are lost."""
@@ -188,11 +201,18 @@ def told(request: pytest.FixtureRequest) -> Iterator[dict[str, Told]]:
 def run_scenes(scenes: Scenes, way: str) -> dict[str, Told]:
     near, far = scenes.wire.near, scenes.wire.far
     unseen, seen_before = scenes.tail()
+    stuck = scenes.stuck()
+    least = retransmitted(stuck)
     options = ("--events", "--probes", way)
     with Watch(near, *options) as watch_near, Watch(far, *options) as watch_far:
         for watch in (watch_near, watch_far):
             probes.check(watch, way)
-        found: dict[str, tuple[Pair, mib.Counts, int]] = {}
+        before = mib.read(near)
+        repeated = retransmitted(stuck)
+        wait_until(lambda: retransmitted(stuck) > repeated)
+        scenes.wire.loses = lose_nothing
+        scenes.received(stuck, MSS_BYTES)
+        found = {"stuck": (stuck, mib.since(before, near), least)}
         for scene in (scenes.fast, scenes.tail, scenes.timeout, scenes.syn, scenes.syn_ack):
             sender = far if scene == scenes.syn_ack else near
             before = mib.read(sender)
@@ -205,16 +225,13 @@ def run_scenes(scenes: Scenes, way: str) -> dict[str, Told]:
         result = {}
         for name, (pair, counters, expected) in found.items():
             watch = watch_far if name == "syn_ack" else watch_near
-            kernels = tcp_info(pair.server if name == "syn_ack" else pair.client, TCPI_TOTAL_RETRANS_AT)
             line = watch.latest[pair.ports]
-            result[name] = Told(line, retransmissions(watch, line), kernels, counters, expected)
+            events = [one for one in watch.of_kind("retransmission") if one["connection_id"] == line["connection_id"]]
+            kernels = tcp_info(pair.server, TCPI_TOTAL_RETRANS_AT) if name == "syn_ack" else retransmitted(pair)
+            result[name] = Told(line, events, kernels, counters, expected)
         for watch in (watch_near, watch_far):
             assert watch.end()["socket_records_lost"] == 0
     return result
-
-
-def retransmissions(watch: Watch, line: Event) -> list[Event]:
-    return [one for one in watch.of_kind("retransmission") if one["connection_id"] == line["connection_id"]]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +260,17 @@ def test_retransmissions_before_the_trace(told: dict[str, Told]) -> None:
     assert one.kernels == one.expected == one.line["kernel_retransmissions"]
     assert counted(one.line) == {"unseen": one.expected - 1, "fast": 1}
     assert one.counters["fast"] == 1
+
+
+def test_the_first_word_of_a_socket_is_a_retransmission(told: dict[str, Told]) -> None:
+    """Those before the trace, of which nothing told, are not of its cause."""
+    one = told["stuck"]
+    counts = counted(one.line)
+    assert set(counts) == {"unseen", "rto"}
+    assert sum(counts.values()) == one.kernels == one.line["kernel_retransmissions"]
+    # The namespace's counters were read when the trace had begun.
+    assert one.counters["rto"] >= 1
+    assert one.expected <= counts["unseen"] <= one.kernels - one.counters["rto"]
 
 
 def test_events(told: dict[str, Told]) -> None:

@@ -51,6 +51,10 @@ class Watch:
             self.latest[event["src_port"], event["dst_port"]] = event
         return event
 
+    def lines(self, count: int) -> list[str]:
+        """The next ones as they are, of which nothing else here will know."""
+        return [self._output.line() for _ in range(count)]
+
     def read_until(self, wanted: Callable[[Event], bool]) -> Event:
         """The next event that is wanted."""
         while not wanted(event := self.next()):
