@@ -61,7 +61,8 @@ struct followed {
 	__u8 cause;       /* of the last retransmission */
 	__u8 has_key;
 	__u8 ignored;     /* of another network namespace, or of a process that is not asked for */
-	__u8 unused[3];
+	__u8 syn_expected; /* its SYN is counted in `expected` */
+	__u8 unused[2];
 };
 
 /* One for each program that may interrupt another: of a process, of a softirq, of an interrupt. */
@@ -186,6 +187,16 @@ static __always_inline struct followed *followed_of(struct scratch *s, __u64 sk)
 	return f ? f : follow(s, sk);
 }
 
+/* Of the process, whatever its threads are called. */
+static __always_inline void read_current_comm(void *comm)
+{
+	if (HAS_process_comm)
+		bpf_probe_read_kernel(comm, NAME_BYTES,
+				      (void *)(read_pointer(bpf_get_current_task() + TASK_GROUP_LEADER) + TASK_COMM));
+	else
+		bpf_get_current_comm(comm, NAME_BYTES);
+}
+
 #ifdef PROCESS_FILTER
 /* SELECTION */
 
@@ -204,11 +215,54 @@ static __always_inline int is_selected_flow(struct socket_key *key)
 	return selected.lookup(key) != NULL;
 }
 
-/* Packets of this socket are wanted, or not any more; before a connection's SYN its local port may not be known. */
-static __always_inline void select_packets(struct scratch *s, __u64 sk, const struct followed *f)
+#ifdef HAVE_KPROBES
+#define expect_syn(key, f) ((void)0)
+#define expect_no_syn(key, f) ((void)0)
+#else
+/* connect() has begun; which local port it will have is not known yet. */
+static __always_inline void expect_syn(struct socket_key *key, struct followed *f)
 {
-	if (read_key(s, sk, &s->record.key, 0))
-		select_flow(&s->record.key, !f->ignored);
+	__u32 one = 1, *count;
+
+	if (f->ignored || key->local_port)
+		return;
+	f->syn_expected = 1;
+	count = expected.lookup(key);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		expected.update(key, &one);
+}
+
+/* connect() is over.  A SYN that did not come this way is not to be mistaken for another one. */
+static __always_inline void expect_no_syn(struct socket_key *key, struct followed *f)
+{
+	__u16 port = key->local_port;
+
+	if (!f->syn_expected)
+		return;
+	f->syn_expected = 0;
+	if (port && is_selected_flow(key))
+		return;
+	key->local_port = 0;
+	is_expected(key);
+	key->local_port = port;
+}
+#endif
+
+/* Packets of this socket are wanted, or not any more. */
+static __always_inline void select_packets(struct scratch *s, __u64 sk, struct followed *f, __u8 state)
+{
+	struct socket_key *key = &s->record.key;
+
+	if (!read_key(s, sk, key, 0))
+		return;
+	if (state == SYN_SENT)
+		expect_syn(key, f);
+	else
+		expect_no_syn(key, f);
+	if (key->local_port)
+		select_flow(key, !f->ignored);
 }
 
 /* A process listens: packets that open a connection to its port are wanted. */
@@ -224,7 +278,7 @@ static __always_inline void select_listener(struct scratch *s, __u64 sk)
 #else
 #define current_is_selected() 1
 #define is_selected_flow(key) 1
-#define select_packets(s, sk, f) ((void)0)
+#define select_packets(s, sk, f, state) ((void)0)
 #define select_listener(s, sk) ((void)0)
 #endif
 
@@ -237,8 +291,9 @@ static __always_inline void owned_by_current(struct followed *f, __u8 source)
 	f->pid = bpf_get_current_pid_tgid() >> 32;
 	f->uid = bpf_get_current_uid_gid();
 	f->cgroup_id = bpf_get_current_cgroup_id();
-	bpf_get_current_comm(f->comm, sizeof(f->comm));
-	f->ignored = !current_is_selected();
+	read_current_comm(f->comm);
+	if (source == OWNER_OPENED)
+		f->ignored = !current_is_selected();
 }
 
 /* Retransmissions that were not accounted for yet have this cause. */
@@ -349,7 +404,7 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 		f->ignored = 1;
 		return 0;
 	}
-	if (f->owner_source == OWNER_UNKNOWN && !is_selected_flow(&f->key))
+	if (f->owner_source != OWNER_OPENED && !is_selected_flow(&f->key))
 		return 0;
 	f->has_key = f->key.local_port != 0;
 	if (f->cgroup_id < 0)
@@ -520,7 +575,7 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 		if (state == FIN_WAIT1 || state == LAST_ACK)
 			owned_by_current(f, OWNER_USED);
 		if (state == SYN_SENT || old_state == SYN_SENT)
-			select_packets(s, sk, f);
+			select_packets(s, sk, f, state);
 	}
 	/* Before the SYN and at a child's birth the addresses are not complete. */
 	if (f && state != SYN_SENT && state != SYN_RECV && is_wanted(s, sk, f)) {
@@ -552,7 +607,7 @@ static __always_inline void on_opened(void *ctx, __u64 sk, __u8 role)
 	if (f) {
 		f->role = role;
 		owned_by_current(f, OWNER_OPENED);
-		select_packets(s, sk, f);
+		select_packets(s, sk, f, ESTABLISHED);
 		if (is_wanted(s, sk, f)) {
 			READ_VIEW(s->image, sk);
 			s->record.segments = s->record.cause = s->record.old_state = 0;
@@ -599,6 +654,13 @@ int socket_state(struct pt_regs *ctx)
 
 	bpf_probe_read_kernel(&old_state, sizeof(old_state), (void *)(sk + OFFSET_state));
 	on_state(ctx, sk, old_state, KPROBE_ARGUMENT_1);
+	return 0;
+}
+
+/* inet_csk_listen_start(sk): without tcp_set_state() */
+int socket_listen(struct pt_regs *ctx)
+{
+	on_state(ctx, KPROBE_ARGUMENT_0, CLOSE, LISTEN);
 	return 0;
 }
 
