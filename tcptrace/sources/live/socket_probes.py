@@ -179,6 +179,7 @@ class SocketProbes:
     def attach(self, programs: Any, ring_fds: dict[int, int]) -> None:
         """Records go to these rings from now on.  Raises MissingFeatureError if a needed place refuses."""
         bcc_loader.put_in_map(programs, "socket_records", ring_fds)
+        self.options.selection.put_cgroups(programs)
         for one in self._chosen:
             place = one.place
             if one.by_kprobe:
