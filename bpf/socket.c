@@ -412,24 +412,40 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 	return 1;
 }
 
-/* From CLOSED to SYN-SENT the socket went before it had a port; with this record it has. */
-static __always_inline void tell_connecting(void *ctx, struct socket_record *r, struct followed *f)
+/* Nothing but who it is and whose. */
+static __always_inline void view_nothing(struct socket_view *v)
 {
-	r->time_ns = f->connecting_ns;
+	__builtin_memset(v, 0xff, sizeof(*v));
+	__builtin_memset(v->comm, 0, 2 * NAME_BYTES);
+	v->role = ROLE_UNKNOWN;
+	v->owner_source = OWNER_UNKNOWN;
+}
+
+/* From CLOSED to SYN-SENT the socket went before it had a port; now it has one. */
+static __always_inline void tell_connecting(void *ctx, struct scratch *s, struct followed *f)
+{
+	struct socket_record *r = &s->record;
+	__u8 old_state = r->old_state;
+
+	view_nothing(&r->view);
+	view_owner(&r->view, f);
+	r->time_ns = r->view.time_ns = f->connecting_ns;
 	f->connecting_ns = 0;
 	r->event = SOCKET_STATE;
 	r->view.state = SYN_SENT;
 	r->old_state = CLOSE;
 	socket_records.perf_submit(ctx, r, sizeof(*r));
+	r->old_state = old_state;
 }
 
 /* Write a record of what the image says, in state `state`. */
 static __always_inline void tell(void *ctx, struct scratch *s, struct followed *f, __u64 now, __u8 event, __u8 state)
 {
 	struct socket_record *r = &s->record;
-	__u8 old_state = r->old_state;
 
 	__builtin_memcpy(&r->key, &f->key, sizeof(r->key));
+	if (f->connecting_ns)
+		tell_connecting(ctx, s, f);
 	r->time_ns = r->view.time_ns = now;
 	r->event = event;
 	view_numbers(&r->view, s->image);
@@ -439,13 +455,6 @@ static __always_inline void tell(void *ctx, struct scratch *s, struct followed *
 		bpf_probe_read_kernel(r->view.congestion_control, NAME_BYTES, (void *)(FIELD_ca_ops(s->image) + CA_OPS_NAME));
 	r->view.state = state;
 	f->sample_due_ns = now + SAMPLE_NS;
-	if (f->connecting_ns) {
-		tell_connecting(ctx, r, f);
-		r->time_ns = now;
-		r->event = event;
-		r->view.state = state;
-		r->old_state = old_state;
-	}
 	socket_records.perf_submit(ctx, r, sizeof(*r));
 }
 
@@ -524,12 +533,10 @@ static __always_inline void on_synack(void *ctx, __u64 request)
 		return;
 	r = &s->record;
 	if (read_key(s, request, &r->key, 1) && is_selected_flow(&r->key)) {
-		__builtin_memset(&r->view, 0xff, sizeof(r->view));
-		__builtin_memset(r->view.comm, 0, 2 * NAME_BYTES);
+		view_nothing(&r->view);
 		r->time_ns = r->view.time_ns = bpf_ktime_get_ns();
 		r->view.state = SYN_RECV;
 		r->view.role = ROLE_PASSIVE;
-		r->view.owner_source = OWNER_UNKNOWN;
 		r->event = SOCKET_RETRANSMISSION;
 		r->segments = 1;
 		r->cause = CAUSE_SYN_ACK;

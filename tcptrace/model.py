@@ -183,7 +183,7 @@ CONNECTION: Final = np.dtype(
         ("state", "u1"),  # the near end's, else the initiator's: index into STATES
         ("src_state", "u1"),
         ("dst_state", "u1"),
-        ("initiator_known", "u1"),  # 1: a SYN said who is src; 0: told from the ports
+        ("initiator_known", "u1"),  # 1: a SYN or the socket said who is src; 0: told from the ports
         ("near_end", "u1"),  # index into NEAR_ENDS
         ("handshake", "u1"),  # index into HANDSHAKES
         ("closed_by", "u1"),  # index into CLOSED_BY
@@ -191,7 +191,7 @@ CONNECTION: Final = np.dtype(
         ("port_reuse", "u1"),  # 1: an earlier connection of the trace had the same addresses and ports
         ("end_reason", "u1"),  # index into END_REASONS
         ("in_use", "u1"),  # 0: an empty row of the table
-        ("changed", "u1"),  # 1: a packet since the last interval
+        ("changed", "u1"),  # 1: a packet since the last interval, or word of a socket that is new or in another state
         ("start_ns", "i8"),  # the trace's clock; Clock.wall_ns makes it UTC
         ("handshake_rtt_us", "f8"),  # SYN to the ACK of the SYN-ACK, neither sent twice
         ("half_closed_us", "f8"),  # from the first FIN to the other end's, or to now
@@ -247,6 +247,7 @@ class Totals:
     connections_total: int = 0  # ever seen
     connections_by_state: Mapping[str, int] = field(default_factory=dict)  # by STATES name
     evicted: int = 0  # left the table because it was full
+    sockets_without_room: int = 0  # open sockets without packets that the full table did not take in
     rtt_samples_dropped: int = 0  # segments not followed for RTT because the pool was full
     rtt_percentiles_dropped: int = 0  # RTT samples not in the percentiles because their memory was full
     counters: Mapping[str, int] = field(default_factory=dict)  # the source's, names of records.COUNTERS

@@ -118,11 +118,9 @@ def trace(options: Options, opening: Any, expression: str | None, stop: StopRequ
             secrets.randbits(64),
         )
         limits = Limits(options.duration, options.count)
-        event_sinks = socket_event_sinks(options, sinks)
-        if event_sinks and info.probes is None:
-            warn("the kernel's sockets are not followed here: --events has nothing to tell")
         interval_s = options.interval or INTERVAL_S
-        Pipeline(source, table, sinks, interval_s, limits, stop, warn, event_sinks).run()
+        events = socket_event_sinks(options, sinks)
+        Pipeline(source, table, sinks, interval_s, limits, stop, warn, events).run()
     finally:
         for sink in sinks:
             sink.restore()

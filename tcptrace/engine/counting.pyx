@@ -1,7 +1,7 @@
 """Rows: how they begin, what every packet adds to them, and their rates."""
 
 from libc.math cimport NAN
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from tcptrace.engine.rows cimport RECENT_PACKETS, connection, connection_row, direction_row, endpoint, packet_brief
@@ -9,12 +9,6 @@ from tcptrace.engine.segments cimport clear_endpoint
 from tcptrace.records cimport (
     DIRECTION_EGRESS, DIRECTION_INGRESS, FLAG_ACK, FLAG_SYN, NOTE_ETHERNET, packet_record,
 )
-
-# Bits that add up to the indices of model.NEAR_ENDS.
-cdef enum:
-    NEAR_SRC = 1
-    NEAR_DST = 2
-
 
 cdef void begin_direction(direction_row *d, endpoint *end) noexcept nogil:
     """Nothing is known yet."""
@@ -27,33 +21,42 @@ cdef void begin_direction(direction_row *d, endpoint *end) noexcept nogil:
     clear_endpoint(end)
 
 
+cdef void begin_row(connection *c, uint8_t ip_version, int64_t time_ns) noexcept nogil:
+    """A new row, whose memory is zero: nothing is known but when it begins."""
+    cdef connection_row *r = &c.row
+    r.in_use = 1
+    r.start_ns = time_ns
+    r.handshake_rtt_us = r.initial_rtt_us = r.half_closed_us = NAN
+    r.ip_version = ip_version
+    r.vlan_id = -1
+    begin_direction(&r.sent, &c.ends[0])
+    begin_direction(&r.received, &c.ends[1])
+
+
+cdef void name_end(connection *c, int x, const uint8_t *address, uint16_t port) noexcept nogil:
+    """Who end x is: 0 src, 1 dst."""
+    if x == 0:
+        memcpy(c.row.src_addr, address, 16)
+        c.row.src_port = port
+    else:
+        memcpy(c.row.dst_addr, address, 16)
+        c.row.dst_port = port
+
+
 cdef int begin(connection *c, const packet_record *p) noexcept nogil:
     """A new row from its first packet; which end sent that: 0 if src.
 
     A SYN says who opened the connection.  Without one, the lower port is taken for the server's.
     """
-    cdef int x = 0
-    cdef connection_row *r = &c.row
-    r.in_use = 1
-    r.start_ns = p.time_ns
-    r.handshake_rtt_us = r.initial_rtt_us = r.half_closed_us = NAN
-    r.ip_version = p.ip_version
-    r.vlan_id = -1
-    begin_direction(&r.sent, &c.ends[0])
-    begin_direction(&r.received, &c.ends[1])
+    cdef int x
+    begin_row(c, p.ip_version, p.time_ns)
     if p.flags & FLAG_SYN:
-        r.initiator_known = 1
+        c.row.initiator_known = 1
         x = 1 if p.flags & FLAG_ACK else 0
     else:
         x = 1 if p.src_port < p.dst_port else 0
-    if x == 0:
-        memcpy(r.src_addr, p.src_addr, 16)
-        memcpy(r.dst_addr, p.dst_addr, 16)
-        r.src_port, r.dst_port = p.src_port, p.dst_port
-    else:
-        memcpy(r.src_addr, p.dst_addr, 16)
-        memcpy(r.dst_addr, p.src_addr, 16)
-        r.src_port, r.dst_port = p.dst_port, p.src_port
+    name_end(c, x, p.src_addr, p.src_port)
+    name_end(c, 1 - x, p.dst_addr, p.dst_port)
     return x
 
 

@@ -3,12 +3,12 @@
 from libc.stdint cimport uint8_t
 
 from tcptrace.engine.rows cimport connection_row, direction_row, finding, packet_brief
-from tcptrace.records cimport packet_record
+from tcptrace.records cimport packet_record, socket_key, socket_record, socket_view
 
 import numpy as np
 
 from tcptrace import model
-from tcptrace.records import PACKET_RECORD
+from tcptrace.records import PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD, SOCKET_VIEW
 
 
 def check():
@@ -38,6 +38,9 @@ def check():
         and model.CONNECTION.itemsize == sizeof(connection_row)
         and all(model.CONNECTION.fields[name][1] == offset for name, offset in offsets.items())
         and PACKET_RECORD.itemsize == sizeof(packet_record)
+        and SOCKET_KEY.itemsize == sizeof(socket_key)
+        and SOCKET_VIEW.itemsize == sizeof(socket_view)
+        and SOCKET_RECORD.itemsize == sizeof(socket_record)
     )
     if not same:
         raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")

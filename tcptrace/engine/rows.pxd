@@ -180,8 +180,20 @@ cdef struct connection:
     uint8_t first_to_close  # 1: src, 2: dst; who sent the first FIN, or the RST
     uint8_t syn_without_ack
     uint8_t syn_from        # which end sent the last SYN without ACK
-    uint8_t settled         # closed on both ends: in the list of closed connections
+    uint8_t by_activity     # which list it is in (engine.activity)
+    int64_t since_ns        # what that list is in the order of: last packet, or the kernel's word that it is open
+    uint8_t queued          # it waits in the queue of rows to ask the kernel about (engine.asking)
+    uint8_t confirm         # ask whether its sockets are open, whatever was heard of them
+    # Of its sockets, one bit an end: 1 src, 2 dst.
+    uint8_t told            # there is one
+    uint8_t asked           # asked for, and no answer yet
+    uint8_t answered        # the kernel has answered for it some time, so it can be asked for
+    uint8_t asked_unknown   # asked for while none was known: once is enough
 
 cdef inline direction_row *row_of(connection *c, int x) noexcept nogil:
     """What end x sends."""
     return &c.row.sent if x == 0 else &c.row.received
+
+cdef inline socket_view *socket_of(connection *c, int x) noexcept nogil:
+    """What the kernel holds of end x."""
+    return &c.row.src_socket if x == 0 else &c.row.dst_socket

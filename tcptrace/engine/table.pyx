@@ -6,31 +6,40 @@ record -> flow_index (which connection) -> analysis (what it says) -> row
 cimport cython
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from tcptrace.engine.activity cimport activity_list, append, unlink
+from tcptrace.engine.activity cimport ACTIVITIES, LIVE, QUIET, SHUT, activity_list, append, unlink
 from tcptrace.engine.analysis cimport analyse
-from tcptrace.engine.counting cimport begin, count_packet, forget_rate, refresh_rate
+from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
+from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, count_packet, forget_rate, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
-from tcptrace.engine.flow_index cimport find, flow_index, insert, remove
-from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead
+from tcptrace.engine.flow_index cimport find, find_socket, flow_index, hash_of_socket, insert, remove
+from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
 from tcptrace.engine.rows cimport connection, connection_row, endpoint, finding
 from tcptrace.engine.segments cimport release
 from tcptrace.engine.shared_memory cimport shared_memory
+from tcptrace.engine.sockets cimport (
+    begin_with_packet, begin_with_socket, ends_to_ask, is_held_open, is_joined, is_older_than_syn, makes_row,
+    shown_state, take_silence, take_socket, write_key,
+)
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
-from tcptrace.records cimport FLAG_ACK, FLAG_RST, FLAG_SYN, packet_record
+from tcptrace.records cimport (
+    FLAG_ACK, FLAG_RST, FLAG_SYN, SOCKET_STATE, packet_record, socket_key, socket_record, socket_view,
+)
 
 import numpy as np
 
 from tcptrace import model
 from tcptrace.engine import layout
-from tcptrace.records import PACKET_RECORD, SOCKET_KEY
+from tcptrace.records import PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD
 
 # Rows that ended and wait for take_ended(); process() and expire() stop when there is no more room.
 cdef int32_t ENDED_MAX = 1024
+# Rows ahead that are fetched into the CPU's cache while those to ask about are gone through.
+cdef uint64_t ASK_AHEAD = 8
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
 cdef int32_t SEGMENTS_MAX = 4_000_000
 # Histograms of round-trip times, all connections together: a usual one takes 1 KB, a hostile one 18.
@@ -61,7 +70,10 @@ cdef class Table:
     cdef object memory, row_view
     cdef flow_index index
     cdef shared_memory shared
-    cdef activity_list live, closed
+    cdef activity_list lists[ACTIVITIES]
+    cdef ask_queue to_ask
+    cdef asked_socket *asked
+    cdef int64_t asked_count, asked_room, without_room
     cdef connection_row *ended_rows
     cdef object ended_memory
     cdef int32_t ended_count, max_connections, used, free_row
@@ -75,6 +87,7 @@ cdef class Table:
 
     def __cinit__(self, int32_t max_connections, int64_t idle_ns, int64_t closed_ns, int64_t start_ns, uint64_t seed):
         cdef uint64_t slots = 16
+        cdef int kind
         cdef uint8_t[::1] view
         if max_connections < 1:
             raise ValueError("max_connections must be at least 1")
@@ -84,6 +97,10 @@ cdef class Table:
         if self.index.slots == NULL:
             raise MemoryError
         self.index.mask = slots - 1
+        self.to_ask.rows = <int32_t *>calloc(slots // 2, sizeof(int32_t))
+        if self.to_ask.rows == NULL:
+            raise MemoryError
+        self.to_ask.mask = slots // 2 - 1
         self.index.seed = seed
         # Pages of the table are only touched, and so only taken, as far as rows are used.
         self.memory = np.zeros(max_connections * sizeof(connection), "u1")
@@ -98,7 +115,8 @@ cdef class Table:
         self.shared.histograms.limit_bytes = HISTOGRAMS_MAX_BYTES
         self.max_connections = max_connections
         self.free_row = -1
-        self.live.newest = self.live.oldest = self.closed.newest = self.closed.oldest = -1
+        for kind in range(ACTIVITIES):
+            self.lists[kind].newest = self.lists[kind].oldest = -1
         self.idle_ns = idle_ns
         self.closed_ns = closed_ns
         self.refreshed_ns = start_ns
@@ -109,6 +127,8 @@ cdef class Table:
             self._release(&self.rows[row].ends[0])
             self._release(&self.rows[row].ends[1])
         free(self.index.slots)
+        free(self.to_ask.rows)
+        free(self.asked)
         free(self.shared.segments.items)
 
     def process(self, records, findings=None):
@@ -147,12 +167,154 @@ cdef class Table:
         return at
 
     def process_sockets(self, records, ids=None):
-        """Join what the kernel said of sockets (SOCKET_RECORD) to their connections; how many records were taken."""
-        return len(records)
+        """Join what the kernel said of sockets (SOCKET_RECORD) to their connections; how many records were taken: all.
 
-    def stale_sockets(self, limit):
-        """Keys (SOCKET_KEY) of up to `limit` sockets of which packets have said more since than the kernel has."""
-        return np.zeros(0, SOCKET_KEY)
+        ids: an array of u8, as long as `records` at least, for the connection of each of them; 0 where there is none.
+
+        Open sockets that were asked for (SOCKET_FOUND) become connections without packets, as long as there is room:
+        they evict nothing.
+        """
+        cdef const uint8_t[::1] view
+        cdef uint64_t[::1] id_view
+        cdef const socket_record *first
+        cdef uint64_t *found = NULL
+        cdef uint64_t id
+        cdef int64_t count = len(records), at
+        if count == 0:
+            return 0
+        if records.dtype != SOCKET_RECORD:
+            raise TypeError("records are not of dtype SOCKET_RECORD")
+        view = records.view("u1")
+        first = <const socket_record *>&view[0]
+        if ids is not None:
+            if len(ids) < count:
+                raise TypeError("ids are too few")
+            id_view = ids
+            found = &id_view[0]
+        with nogil:
+            for at in range(count):
+                id = self._socket(first + at)
+                if found != NULL:
+                    found[at] = id
+        return count
+
+    def stale_sockets(self, int64_t limit):
+        """Keys (SOCKET_KEY, netns 0) of up to `limit` sockets that the kernel should be asked for.
+
+        These are sockets with packets since the kernel's last word; those told to be closed that may have left
+        something in TIME-WAIT; once each, ends on this side of which no socket is known; and open ones that have been
+        silent for the idle time.  The rest waits for the next call, in turn; both ends of a connection go together.
+
+        The answers (SOCKET_FOUND) go to process_sockets() before the next refresh(): of what is not among them by then,
+        the kernel has no socket.  It is asked for again only after further packets.
+        """
+        cdef uint8_t[::1] view
+        cdef socket_key *keys
+        cdef int64_t count
+        self._take_silence()
+        if limit < 2:
+            return np.zeros(0, SOCKET_KEY)
+        self._make_room_for_asked(limit)
+        found = np.empty(limit, SOCKET_KEY)
+        view = found.view("u1")
+        keys = <socket_key *>&view[0]
+        with nogil:
+            count = self._ask(keys, limit)
+        return found[:count].copy()
+
+    cdef _make_room_for_asked(self, int64_t limit):
+        cdef void *larger
+        if limit <= self.asked_room:
+            return
+        larger = realloc(self.asked, limit * sizeof(asked_socket))
+        if larger == NULL:
+            raise MemoryError
+        self.asked = <asked_socket *>larger
+        self.asked_room = limit
+
+    cdef int64_t _ask(self, socket_key *keys, int64_t limit) noexcept nogil:
+        """Write keys of what waits to be asked, as many as there is room for; how many."""
+        cdef int32_t row
+        cdef connection *c
+        cdef int x, ends
+        while self.to_ask.taken < self.to_ask.put and self.asked_count + 2 <= limit:
+            self._fetch_to_ask()
+            row = self.to_ask.rows[self.to_ask.taken & self.to_ask.mask]
+            self.to_ask.taken += 1
+            c = &self.rows[row]
+            c.queued = 0
+            if not c.row.in_use:
+                continue
+            ends = ends_to_ask(c)
+            for x in range(2):
+                if ends & 1 << x:
+                    write_key(c, x, keys + self.asked_count)
+                    self.asked[self.asked_count].id = c.row.id
+                    self.asked[self.asked_count].row = row
+                    self.asked[self.asked_count].x = x
+                    self.asked_count += 1
+                    c.asked |= 1 << x
+        return self.asked_count
+
+    cdef inline void _fetch_to_ask(self) noexcept nogil:
+        """The row that is looked at some turns later comes into the CPU's cache meanwhile."""
+        cdef const connection *c
+        if self.to_ask.taken + ASK_AHEAD < self.to_ask.put:
+            c = &self.rows[self.to_ask.rows[(self.to_ask.taken + ASK_AHEAD) & self.to_ask.mask]]
+            prefetch(&c.row.id)
+            prefetch(&c.row.src_state)
+            prefetch(&c.row.src_socket.time_ns)
+            prefetch(&c.row.src_socket.state)
+            prefetch(&c.row.dst_socket.state)
+            prefetch(&c.told)
+
+    cdef void _take_silence(self) noexcept nogil:
+        """What was asked for and not answered is not there."""
+        cdef int64_t at
+        cdef connection *c
+        for at in range(self.asked_count):
+            c = &self.rows[self.asked[at].row]
+            if c.row.in_use and c.row.id == self.asked[at].id and c.asked & 1 << self.asked[at].x:
+                take_silence(c, self.asked[at].x)
+        self.asked_count = 0
+
+    cdef uint64_t _socket(self, const socket_record *s) noexcept nogil:
+        """Take one record of a socket; its connection's id, 0 if there is none."""
+        cdef int x = 0
+        cdef uint64_t hash = hash_of_socket(&self.index, &s.key)
+        cdef int32_t row = find_socket(&self.index, self.rows, hash, &s.key, &x)
+        cdef connection *c
+        if row < 0:
+            if not makes_row(s):
+                return 0
+            row = self._add_socket(hash, s, &x)
+            if row < 0:
+                return 0
+        c = &self.rows[row]
+        if not is_joined(c, x, s):
+            return 0
+        if take_socket(c, x, s):
+            c.row.changed = 1
+            if s.event == SOCKET_STATE:
+                queue_row(&self.to_ask, &c.queued, row)  # for what may be left of it
+        if c.row.recent_total == 0:
+            c.row.near_end |= NEAR_SRC if x == 0 else NEAR_DST
+        if c.by_activity == QUIET and not is_held_open(c):
+            self._move(row, SHUT, s.time_ns)
+        return c.row.id
+
+    cdef int32_t _add_socket(self, uint64_t hash, const socket_record *s, int *x) noexcept nogil:
+        """A row without packets, which evicts nothing; -1 if there is no room.  x becomes which end the socket is."""
+        cdef int32_t row = self._free_row()
+        if row < 0:
+            self.without_room += 1
+            return -1
+        self._clear(row, hash)
+        x[0] = begin_with_socket(&self.rows[row], s)
+        self.rows[row].since_ns = s.time_ns
+        append(self.lists, self.rows, row, QUIET)
+        insert(&self.index, hash, row)
+        return row
 
     cdef void _packet(self, const packet_record *p, uint64_t hash, finding *found) noexcept nogil:
         cdef int x = 0
@@ -164,6 +326,8 @@ cdef class Table:
         if row < 0 or reused:
             row = self._add(hash, p, &x)
         c = &self.rows[row]
+        if c.row.recent_total == 0 and c.told:
+            x = begin_with_packet(c, x, p)
         found.rtt_us = NAN
         found.in_flight_bytes = -1
         found.duplicate_ack_number = 0
@@ -181,42 +345,66 @@ cdef class Table:
         self._now_newest(row)
 
     cdef void _now_newest(self, int32_t row) noexcept nogil:
-        """To the front of the list it belongs to now."""
+        """To the front of the list it belongs to now, and to those that the kernel may know more of."""
         cdef connection *c = &self.rows[row]
-        unlink(&self.closed if c.settled else &self.live, self.rows, row)
-        c.settled = c.reset or (is_over(c.row.src_state) and is_over(c.row.dst_state))
-        append(&self.closed if c.settled else &self.live, self.rows, row)
+        cdef bint shut = c.reset or (is_over(c.row.src_state) and is_over(c.row.dst_state))
+        self._move(row, SHUT if shut else LIVE, c.row.last_ns)
+        queue_row(&self.to_ask, &c.queued, row)
 
-    cdef int32_t _add(self, uint64_t hash, const packet_record *p, int *x) noexcept nogil:
-        """A row for a connection that begins with p; x becomes which end sent it."""
+    cdef inline void _move(self, int32_t row, int kind, int64_t since_ns) noexcept nogil:
+        """To the front of that list."""
+        unlink(self.lists, self.rows, row)
+        self.rows[row].since_ns = since_ns
+        append(self.lists, self.rows, row, kind)
+
+    cdef int32_t _free_row(self) noexcept nogil:
+        """A row that is not in use; -1 if there is none."""
         cdef int32_t row = self.free_row
-        cdef connection *c
         if row >= 0:
             self.free_row = self.rows[row].older
         elif self.used < self.max_connections:
             row = self.used
             self.used += 1
-        else:
-            row = self._evict()
-        c = &self.rows[row]
-        memset(c, 0, sizeof(connection))
+        return row
+
+    cdef void _clear(self, int32_t row, uint64_t hash) noexcept nogil:
+        """The next connection's row, all zero.  Sockets are cleared only where there were some: few rows have any."""
+        cdef connection *c = &self.rows[row]
+        cdef uint8_t queued = c.queued
+        if c.told:
+            memset(&c.row.src_socket, 0, 2 * sizeof(socket_view))
+        memset(c, 0, <uint8_t *>&c.row.src_socket - <uint8_t *>c)
+        memset(&c.ends, 0, sizeof(connection) - (<uint8_t *>&c.ends - <uint8_t *>c))
         self.last_id += 1
         self.connections += 1
         c.row.id = self.last_id
         c.hash = hash
-        x[0] = begin(c, p)
-        append(&self.live, self.rows, row)
+        c.queued = queued
+
+    cdef int32_t _add(self, uint64_t hash, const packet_record *p, int *x) noexcept nogil:
+        """A row for a connection that begins with p; x becomes which end sent it."""
+        cdef int32_t row = self._free_row()
+        if row < 0:
+            row = self._evict()
+        self._clear(row, hash)
+        x[0] = begin(&self.rows[row], p)
+        append(self.lists, self.rows, row, LIVE)
         insert(&self.index, hash, row)
         return row
 
     cdef int32_t _evict(self) noexcept nogil:
         """Free the row of the least recently active connection."""
-        cdef int32_t live = self.live.oldest, shut = self.closed.oldest, row = live
-        if live < 0 or (shut >= 0 and self.rows[shut].row.last_ns <= self.rows[live].row.last_ns):
-            row = shut
+        cdef int32_t row = self._least(self.lists[LIVE].oldest, self.lists[SHUT].oldest)
+        row = self._least(row, self.lists[QUIET].oldest)
         self.evicted += 1
         self._end(row, END_EVICTED)
         self.free_row = self.rows[row].older
+        return row
+
+    cdef inline int32_t _least(self, int32_t row, int32_t other) noexcept nogil:
+        """The less recently active one, `other` if both are alike."""
+        if row < 0 or (other >= 0 and self.rows[other].row.last_ns <= self.rows[row].row.last_ns):
+            return other
         return row
 
     cdef void _end(self, int32_t row, uint8_t reason) noexcept nogil:
@@ -227,10 +415,9 @@ cdef class Table:
         if c.row.changed:  # since the last interval: the rates are not of now
             forget_rate(&c.row.sent)
             forget_rate(&c.row.received)
-        memcpy(&self.ended_rows[self.ended_count], &c.row, sizeof(connection_row))
-        self.ended_count += 1
+        self._keep_ended(c)
         self.connections -= 1
-        unlink(&self.closed if c.settled else &self.live, self.rows, row)
+        unlink(self.lists, self.rows, row)
         remove(&self.index, self.rows, row)
         self._release(&c.ends[0])
         self._release(&c.ends[1])
@@ -238,29 +425,49 @@ cdef class Table:
         c.older = self.free_row
         self.free_row = row
 
+    cdef inline void _keep_ended(self, const connection *c) noexcept nogil:
+        """A copy for take_ended(); the part for sockets is zero while none was there."""
+        cdef connection_row *kept = &self.ended_rows[self.ended_count]
+        if c.told:
+            memcpy(kept, &c.row, sizeof(connection_row))
+        else:
+            memcpy(kept, &c.row, <const uint8_t *>&c.row.src_socket - <const uint8_t *>&c.row)
+            if kept.src_socket.time_ns or kept.dst_socket.time_ns:
+                memset(&kept.src_socket, 0, 2 * sizeof(socket_view))
+        self.ended_count += 1
+
     cdef void _release(self, endpoint *end) noexcept nogil:
         """Give back what the endpoint holds of the shared memory."""
         release(&self.shared.segments, end)
         release_histogram(&self.shared.histograms, &end.rtts)
 
     def expire(self, int64_t now_ns):
-        """End what has been idle or closed for long enough; False if there is more, but take_ended() comes first."""
+        """End what has been idle or closed for long enough; False if there is more, but take_ended() comes first.
+
+        What the kernel holds open is not idle: it is asked about again each idle time, and leaves an idle time after
+        the kernel has ceased to know it.
+        """
         cdef bint room
         with nogil:
-            room = self._expire(&self.closed, now_ns - self.closed_ns)
-            room = room and self._expire(&self.live, now_ns - self.idle_ns)
+            room = self._expire(SHUT, now_ns - self.closed_ns, now_ns)
+            room = room and self._expire(LIVE, now_ns - self.idle_ns, now_ns)
+            room = room and self._expire(QUIET, min(now_ns - self.idle_ns, now_ns - 1), now_ns)
         return room
 
-    cdef bint _expire(self, activity_list *by_activity, int64_t before_ns) noexcept nogil:
-        cdef int32_t row
-        while by_activity.oldest >= 0 and self.rows[by_activity.oldest].row.last_ns <= before_ns:
+    cdef bint _expire(self, int kind, int64_t before_ns, int64_t now_ns) noexcept nogil:
+        cdef int32_t row = self.lists[kind].oldest
+        while row >= 0 and self.rows[row].since_ns <= before_ns:
             if self.ended_count >= ENDED_MAX - 1:
                 return False
-            row = by_activity.oldest
-            if not self.rows[row].settled:
-                self._end(row, END_IDLE)
-            else:
+            if kind == SHUT:
                 self._end(row, END_RESET if self.rows[row].reset else END_CLOSED)
+            elif is_held_open(&self.rows[row]):
+                self._move(row, QUIET, now_ns)
+                self.rows[row].confirm = 1
+                queue_row(&self.to_ask, &self.rows[row].queued, row)
+            else:
+                self._end(row, END_IDLE)
+            row = self.lists[kind].oldest
         return True
 
     def take_ended(self):
@@ -274,13 +481,14 @@ cdef class Table:
         cdef double seconds = max((now_ns - self.refreshed_ns) / 1e9, 1e-9)
         cdef connection *c
         cdef int32_t row
+        self._take_silence()
         with nogil:
             memset(self.by_state, 0, sizeof(self.by_state))
             for row in range(self.used):
                 c = &self.rows[row]
                 if not c.row.in_use:
                     continue
-                self.by_state[c.row.state] += 1
+                self.by_state[shown_state(c) if c.told else c.row.state] += 1
                 if c.row.changed:
                     complete_row(c)
                 if c.row.changed or c.row.sent.packets_per_s > 0 or c.row.received.packets_per_s > 0:
@@ -314,6 +522,7 @@ cdef class Table:
             connections_total=self.last_id,
             connections_by_state=states,
             evicted=self.evicted,
+            sockets_without_room=self.without_room,
             rtt_samples_dropped=self.shared.segments.dropped,
             rtt_percentiles_dropped=self.shared.histograms.dropped,
         )
@@ -334,7 +543,9 @@ cdef inline bint is_over(uint8_t state) noexcept nogil:
     return state == STATE_TIME_WAIT or state == STATE_CLOSED
 
 
-cdef inline bint starts_anew(const connection *c, int x, const packet_record *p) noexcept nogil:
+cdef inline bint starts_anew(connection *c, int x, const packet_record *p) noexcept nogil:
     """A SYN whose number is not the one that this connection began with: the same ports are used again."""
     cdef const endpoint *end = &c.ends[x]
-    return p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) == FLAG_SYN and end.base_known and p.seq != end.base_seq
+    if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
+        return False
+    return p.seq != end.base_seq if end.base_known else is_older_than_syn(c, p)

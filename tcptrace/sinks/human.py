@@ -164,13 +164,8 @@ PROCESS_WIDTH: Final = 15 + 1 + 7
 
 
 def _is_one_cell(letter: str) -> bool:
-    if letter in " ~" or "!" <= letter <= "}":
-        return True
-    return (
-        letter.isprintable()
-        and unicodedata.east_asian_width(letter) not in ("W", "F")
-        and not unicodedata.category(letter).startswith("M")
-    )
+    """Of what comes after Georgian, terminals differ in how wide they draw it."""
+    return letter.isprintable() and letter < "\u1100" and unicodedata.category(letter)[0] != "M"
 
 
 def process_fit(name: str, pid: int, width: int) -> str:

@@ -157,7 +157,9 @@ START = {
     "time": None,
     "version": __version__,
     "interface": None,
+    "netns": None,
     "hook": None,
+    "probes": None,
     "filter": None,
     "files": ["loss.pcap"],
 }
@@ -415,6 +417,7 @@ WRONG = {
     "--connection 1": "--connection needs --sequence, --graph or --ladder",
     "--hook xdp": "--hook is for an interface, not for a file",
     "--ring-size 4": "--ring-size is for an interface, not for a file",
+    "--events": "--events is for an interface: a file has packets only",
     "-f - -f -": "standard input can be read only once",
     "-o x.txt": "x.txt: the name must end in .pcapng or .pcap, and .gz or .zst after it if wanted",
     "prot 80": "filter: can't parse filter expression: syntax error",
@@ -426,7 +429,8 @@ WRONG = {
     "--rotate-size 5x -o x.pcap": "Invalid value for '--rotate-size': '5x' is not a size such as 500k, 100M or 2G",
     "--snaplen 0 -o x.pcap": "Invalid value for '--snaplen': 0 is not in the range 1<=x<=262144.",
     "--sort size": "Invalid value for '--sort': 'size' is not one of 'rate', 'bytes', 'packets', 'rtt', "
-    "'retransmissions', 'duration', 'start', 'state', 'src', 'dst', 'port'.",
+    "'retransmissions', 'duration', 'start', 'state', 'src', 'dst', 'port', 'process', "
+    "'srtt', 'cwnd'.",
 }
 
 

@@ -1,6 +1,5 @@
 """Connection rows, packet records and views made by hand, for the tests of the outputs."""
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +24,7 @@ from tcptrace.model import (
     TraceInfo,
 )
 
-START_NS = 1_700_000_000_000_000_000
-"""2023-11-14T22:13:20Z."""
+from .handmade import START_NS, raw_address, socket_view
 
 UNKNOWN_INTEGERS = (
     "seq",
@@ -41,6 +39,7 @@ UNKNOWN_INTEGERS = (
 UNKNOWN_SHORTS = ("mss_bytes", "window_scale", "ttl", "traffic_class")
 
 RowMaker = Callable[..., Rows]
+SocketPutter = Callable[..., None]
 PacketMaker = Callable[..., np.ndarray]
 BatchMaker = Callable[..., PacketBatch]
 
@@ -50,12 +49,6 @@ BY_NAME = {
     "closed_by": CLOSED_BY,
     "close_kind": CLOSE_KINDS,
 }
-
-
-def raw_address(text: str) -> np.ndarray:
-    """16 bytes in network order, IPv4 mapped."""
-    packed = socket.inet_pton(socket.AF_INET6, text if ":" in text else f"::ffff:{text}")
-    return np.frombuffer(packed, dtype=np.uint8)
 
 
 def blank_row() -> Rows:
@@ -102,6 +95,16 @@ def make_row() -> RowMaker:
         return row
 
     return make
+
+
+@pytest.fixture
+def put_socket() -> SocketPutter:
+    """Gives a row the socket at its src or dst, any field by name."""
+
+    def put(row: Rows, end: str, **fields: Any) -> None:
+        row[f"{end}_socket"] = socket_view(**fields)
+
+    return put
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tcptrace.model import CLOSE_KINDS, CLOSED_BY, CONNECTION, HANDSHAKES, STATES, Rows, Totals, TraceInfo
 from tcptrace.sinks import columns, screen
+from tcptrace.sinks.columns import Need
 from tcptrace.sinks.plain_table import print_lines
 
 TABLES = {
@@ -90,7 +91,7 @@ def test_whole_table(width: int, sample_rows: Rows, sample_totals: Totals, info:
     assert render(sample_rows, info, sample_totals, width) == TABLES[width].removeprefix("\n")
 
 
-ALL_WIDE = 360
+ALL_WIDE = 440
 """Room for every column and for both endpoints in full."""
 
 
@@ -110,15 +111,19 @@ def test_every_line_fits_and_the_columns_stand_under_their_headings(
 
 
 @pytest.mark.parametrize("by_id", [False, True])
-@pytest.mark.parametrize("need", [(0, 0), (47, 47)])
-def test_a_wider_terminal_has_every_column_of_a_narrower_one(by_id: bool, need: tuple[int, int]) -> None:
-    for widths in (range(60, columns.WIDE_FROM), range(columns.WIDE_FROM, ALL_WIDE + 1)):
+@pytest.mark.parametrize("need", [Need(), Need(47, 47), Need(0, 0, 0), Need(47, 47, 49)])
+def test_a_wider_terminal_has_every_column_of_a_narrower_one(by_id: bool, need: Need) -> None:
+    with_sockets = need.process is not None
+    wide_from = columns.WIDE_FROM_WITH_SOCKETS if with_sockets else columns.WIDE_FROM
+    for widths in (range(60, wide_from), range(wide_from, ALL_WIDE + 1)):
         before: set[str] = set()
         for width in widths:
             headings = {column.heading for column, _ in columns.layout(width, need, by_id=by_id).columns}
             assert headings >= before
             before = headings
-        assert before == {column.heading for column in columns.columns_for(widths[-1], averages=False, by_id=by_id)}
+        there_are = columns.columns_for(widths[-1], averages=False, by_id=by_id, with_sockets=with_sockets)
+        no_room = {"cwnd", "k retr"} if widths[-1] < ALL_WIDE and need == Need(47, 47, 49) else set()
+        assert before == {column.heading for column in there_are} - no_room
 
 
 def test_numbers_of_connections_are_shown_where_they_are_asked_for_or_there_is_room() -> None:
@@ -138,14 +143,14 @@ def test_the_number_of_a_connection_is_never_cut(make_row: Any) -> None:
 
 def test_extras_do_not_cut_the_endpoints() -> None:
     for width in range(columns.WIDE_FROM, ALL_WIDE + 1):
-        layout = columns.layout(width, (47, 47))
-        extras = {column.heading for column, _ in layout.columns if column.priority >= 16}
+        layout = columns.layout(width, Need(47, 47))
+        extras = {column.heading for column, _ in layout.columns if column.priority >= columns.EXTRAS_FROM}
         assert not extras or [size for column, size in layout.columns if column.most] == [47, 47]
     assert len(extras) == 10
 
 
 def test_eighty_columns_show_what_matters() -> None:
-    layout = columns.layout(80, (99, 99))
+    layout = columns.layout(80, Need(99, 99))
     assert [column.heading for column, _ in layout.columns] == [
         "source",
         "destination",
@@ -159,14 +164,14 @@ def test_eighty_columns_show_what_matters() -> None:
 
 
 def test_endpoints_share_the_room_that_is_left() -> None:
-    def ends(width: int, need: tuple[int, int]) -> list[int]:
-        return [size for column, size in columns.layout(width, need).columns if column.most]
+    def ends(width: int, *need: int) -> list[int]:
+        return [size for column, size in columns.layout(width, Need(*need)).columns if column.most]
 
-    assert ends(80, (47, 47)) == [21, 21]
-    assert ends(80, (47, 10)) == [24, 18]
-    assert ends(250, (47, 30)) == [47, 30]
-    assert ends(250, (10, 10)) == [21, 21]
-    assert ends(250, (99, 99)) == [47, 47]
+    assert ends(80, 47, 47) == [21, 21]
+    assert ends(80, 47, 10) == [24, 18]
+    assert ends(250, 47, 30) == [47, 30]
+    assert ends(250, 10, 10) == [21, 21]
+    assert ends(250, 99, 99) == [47, 47]
 
 
 def test_widths_do_not_shrink_again(make_row: Any) -> None:
@@ -332,3 +337,144 @@ def test_styles_mark_what_is_odd_and_neighbours_share_one(make_row: Any) -> None
         (["0", "0", "0"], "dim"),
         (["1"], "red"),
     ]
+
+
+SOCKET_TABLES = {
+    80: """
+source               destination           state      → B/s ← B/s     RTT  retr
+192.0.2.2:34106      192.0.2.80:https      ESTAB      46.9k  1.9M  5.1 ms 1,559
+192.0.2.2:48174      192.0.2.80:postgresql ESTAB       5.2k 12.2k  3.8 ms     3
+198.51.100.123:60123 192.0.2.2:https       LAST-ACK       –     –       –     0
+[2001:db8::2]:40176  [2001:db8::80]:ssh    ESTAB          –     –       –     0
+127.0.0.1:50000      127.0.0.1:postgresql  TIME-WAIT      –     –       –     0
+""",
+    100: """
+source              destination         state      → B/s ← B/s     RTT    srtt  retr process
+192.0.2.2:34106     192.0.2.80:https    ESTAB      46.9k  1.9M  5.1 ms  5.0 ms 1,559 curl/12345
+192.0.2.2:48174     192.0.2.80:5432     ESTAB       5.2k 12.2k  3.8 ms  3.9 ms     3 pg_…p?[/2345678
+198.51…00.123:60123 192.0.2.2:https     LAST-ACK       –     –       – 25.4 ms     0 nginx/900
+[2001:db8::2]:40176 [2001:db8::80]:ssh  ESTAB          –     –       –       –     0 –
+127.0.0.1:50000     127.0.0.1:5432      TIME-WAIT      –     –       – 60.0 µs     0 psql/777
+""",
+    120: """
+source               destination           state      → B/s ← B/s → bytes ← bytes     RTT    srtt  retr process
+192.0.2.2:34106      192.0.2.80:https      ESTAB      46.9k  1.9M  276 kB 10.0 MB  5.1 ms  5.0 ms 1,559 curl/12345
+192.0.2.2:48174      192.0.2.80:postgresql ESTAB       5.2k 12.2k 26.6 kB 59.7 kB  3.8 ms  3.9 ms     3 pg_b…p?[/2345678
+198.51.100.123:60123 192.0.2.2:https       LAST-ACK       –     –     0 B     0 B       – 25.4 ms     0 nginx/900
+[2001:db8::2]:40176  [2001:db8::80]:ssh    ESTAB          –     –     0 B     0 B       –       –     0 –
+127.0.0.1:50000      127.0.0.1:postgresql  TIME-WAIT      –     –     0 B     0 B       – 60.0 µs     0 psql/777
+""",
+    159: """
+source               destination           state      → B/s ← B/s → bytes ← bytes     RTT    srtt  cwnd  retr k retr process
+192.0.2.2:34106      192.0.2.80:https      ESTAB      46.9k  1.9M  276 kB 10.0 MB  5.1 ms  5.0 ms    10 1,559      0 curl/12345
+192.0.2.2:48174      192.0.2.80:postgresql ESTAB       5.2k 12.2k 26.6 kB 59.7 kB  3.8 ms  3.9 ms 1,234     3      5 pg_basebackup?[/2345678
+198.51.100.123:60123 192.0.2.2:https       LAST-ACK       –     –     0 B     0 B       – 25.4 ms     7     0      2 nginx/900
+[2001:db8::2]:40176  [2001:db8::80]:ssh    ESTAB          –     –     0 B     0 B       –       –     –     0      – –
+127.0.0.1:50000      127.0.0.1:postgresql  TIME-WAIT      –     –     0 B     0 B       – 60.0 µs    10     0      0 psql/777 → postgres/778
+""",
+    160: """
+source                 destination            state          → B/s   ← B/s  → bytes  ← bytes      RTT     srtt   cwnd  → retr  ← retr  k retr  process
+192.0.2.2:34106        192.0.2.80:https       ESTABLISHED    46.9k    1.9M   276 kB  10.0 MB   5.1 ms   5.0 ms     10       0   1,559       0  curl/12345
+192.0.2.2:48174        192.0.2.80:postgresql  ESTABLISHED     5.2k   12.2k  26.6 kB  59.7 kB   3.8 ms   3.9 ms  1,234       3       0       5  pg_b…up?[/2345678
+198.51.100.123:60123   192.0.2.2:https        LAST-ACK           –       –      0 B      0 B        –  25.4 ms      7       0       0       2  nginx/900
+[2001:db8::2]:40176    [2001:db8::80]:ssh     ESTABLISHED        –       –      0 B      0 B        –        –      –       0       0       –  –
+127.0.0.1:50000        127.0.0.1:postgresql   TIME-WAIT          –       –      0 B      0 B        –  60.0 µs     10       0       0       0  psql/777
+""",
+}
+"""By terminal width.  The kernel's state where there is a socket, but TIME-WAIT, which has none left; hostile names."""
+
+
+@pytest.fixture
+def socket_rows(make_row: Any, put_socket: Any) -> Rows:
+    """Connections of this host: of both kinds, one without a socket, one with both its ends here."""
+    rows = [
+        make_row(
+            1,
+            ("192.0.2.2", 34_106),
+            ("192.0.2.80", 443),
+            state="SYN-SENT",
+            near_end=1,
+            sent_bytes_per_s=46_900.0,
+            received_bytes_per_s=1.9e6,
+            sent_bytes=276_000,
+            received_bytes=10_000_000,
+            sent_rtt_smoothed_us=5_100.0,
+            received_retransmissions=1_559,
+        ),
+        make_row(
+            2,
+            ("192.0.2.2", 48_174),
+            ("192.0.2.80", 5432),
+            state="ESTABLISHED",
+            near_end=1,
+            sent_bytes_per_s=5_200.0,
+            received_bytes_per_s=12_200.0,
+            sent_bytes=26_600,
+            received_bytes=59_700,
+            sent_rtt_smoothed_us=3_800.0,
+            sent_retransmissions=3,
+        ),
+        make_row(3, ("198.51.100.123", 60_123), ("192.0.2.2", 443), state="FIN-WAIT-1", near_end=2),
+        make_row(4, ("2001:db8::2", 40_176), ("2001:db8::80", 22), state="ESTABLISHED", near_end=1),
+        make_row(5, ("127.0.0.1", 50_000), ("127.0.0.1", 5432), state="TIME-WAIT", near_end=3),
+    ]
+    named: dict[str, Any] = {"state": "ESTABLISHED", "retransmissions": 0, "cwnd_packets": 10}
+    put_socket(rows[0], "src", **named, srtt_us=5_021, pid=12_345, comm="curl")
+    put_socket(
+        rows[1],
+        "src",
+        **named | {"cwnd_packets": 1_234, "retransmissions": 5},
+        srtt_us=3_944,
+        pid=2_345_678,
+        comm="pg_basebackup\x1b[",
+    )
+    put_socket(
+        rows[2], "dst", srtt_us=25_400, cwnd_packets=7, retransmissions=2, pid=900, comm="nginx", state="LAST-ACK"
+    )
+    put_socket(rows[4], "src", **named | {"state": "CLOSED"}, srtt_us=60, pid=777, comm="psql")
+    put_socket(rows[4], "dst", **named, srtt_us=70, pid=778, comm="postgres")
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("width", SOCKET_TABLES)
+def test_whole_table_with_the_kernels_view(width: int, socket_rows: Rows) -> None:
+    lines = screen.table(socket_rows, screen.Widths().layout(socket_rows, width), 0, width)
+    text = "".join(f"{line.plain.rstrip()}\n" for line in lines)
+    assert text == SOCKET_TABLES[width].removeprefix("\n")
+
+
+@pytest.mark.parametrize("width", [*range(60, 251), ALL_WIDE])
+def test_with_the_kernels_view_every_line_fits(width: int, socket_rows: Rows) -> None:
+    layout = screen.Widths().layout(socket_rows, width)
+    lines = screen.table(socket_rows, layout, 0, width)
+    assert {line.cell_len for line in lines} == {layout.width}
+    assert layout.width <= width
+    assert "…" not in layout.headings()
+
+
+def test_the_kernels_columns_stay_once_they_are_there(socket_rows: Rows, make_row: Any) -> None:
+    def headings(rows: Rows) -> set[str]:
+        return {column.heading for column, _ in widths.layout(rows, 200).columns}
+
+    kernels = {"srtt", "cwnd", "k retr", "process"}
+    without = make_row(9, ("10.0.0.1", 1), ("10.0.0.2", 2))
+    widths = screen.Widths()
+    assert not headings(without) & kernels
+    assert headings(socket_rows) >= kernels
+    assert headings(without) >= kernels
+    assert headings(without[:0]) >= kernels
+
+
+def test_every_column_of_the_kernel_is_there_from_160_on(socket_rows: Rows) -> None:
+    for width in (160, 200, 250, ALL_WIDE):
+        layout = screen.Widths().layout(socket_rows, width)
+        assert {c.heading for c, _ in layout.columns} >= {"srtt", "cwnd", "k retr", "process"}
+
+
+def test_what_a_socket_does_not_tell_is_a_dash(make_row: Any, put_socket: Any) -> None:
+    row = make_row(1, ("10.0.0.1", 1), ("10.0.0.2", 2), state="ESTABLISHED", near_end=1)
+    put_socket(row, "src")
+    layout = columns.layout(200, Need(0, 0, 0))
+    texts = {column.heading: column.cell(row[0], size).strip() for column, size in layout.columns}
+    assert [texts[name] for name in ("srtt", "cwnd", "k retr", "process")] == ["–"] * 4
+    assert texts["state"] == "ESTABLISHED"

@@ -185,3 +185,42 @@ def test_community_ids_of_ipv6_have_no_direction(one: bytes, other: bytes, port:
 def test_stopwatch() -> None:
     assert human.stopwatch(83.9) == "00:01:23"
     assert human.stopwatch(360_000) == "100:00:00"
+
+
+@pytest.mark.parametrize(
+    ("name", "pid", "text"),
+    [
+        ("curl", 12_345, "curl/12345"),
+        ("kworker/0:1", 7, "kworker/0:1/7"),
+        ("", 7, "?/7"),
+        ("curl", -1, "curl"),
+        ("", -1, "–"),
+        ("a\x1b[2J\x9b\nb\u202ec\u0301d抓e", 1, "a?[2J??b?c?d?e/1"),
+        ("\ufffdé~жλ", 1, "?é~жλ/1"),
+    ],
+)
+def test_process(name: str, pid: int, text: str) -> None:
+    assert human.process(name, pid) == text
+
+
+def test_whatever_a_process_calls_itself_every_letter_of_it_is_one_cell() -> None:
+    from rich.cells import cell_len
+
+    for code in range(0x110000):
+        shown = human.process(chr(code), -1)
+        assert len(shown) == cell_len(shown) == 1, hex(code)
+
+
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [(16, "prometheus/12345"), (15, "prom…heus/12345"), (9, "p…s/12345"), (8, "prom…345"), (1, "…"), (0, "")],
+)
+def test_process_fit(width: int, text: str) -> None:
+    assert human.process_fit("prometheus", 12_345, width) == text
+
+
+def test_kernel_name() -> None:
+    assert human.kernel_name(b"curl\0garbage\0\0\0\0") == "curl"
+    assert human.kernel_name(bytes(16)) == ""
+    assert human.kernel_name(b"sixteen letters!") == "sixteen letters!"
+    assert human.kernel_name(b"a\xffb\x1b".ljust(16, b"\0")) == "a\ufffdb\x1b"

@@ -1,5 +1,6 @@
 """The table on a terminal, as the bytes that the terminal gets, and without one."""
 
+import dataclasses
 import io
 import os
 import pickle
@@ -331,6 +332,22 @@ def test_losses_come_first_and_red(info: TraceInfo) -> None:
         ("lost 0", "dim"),
         ("fragments 0", "dim"),
     ]
+
+
+def test_losses_of_what_the_kernel_said_are_red_where_there_are_any(info: TraceInfo) -> None:
+    def line(lost: int | None) -> Any:
+        totals = Totals(counters={"records_lost": 0}, socket_records=9, socket_records_lost=lost)
+        return screen.header(info, screen.Figures(totals, 1.0, 0.0), 80)[3]
+
+    assert line(3).plain == "socket records lost 3   lost 0   malformed 0   fragments 0   evicted 0"
+    assert (line(3).spans[0].start, line(3).spans[0].end, line(3).spans[0].style) == (0, 21, "bold red")
+    assert line(0).plain == line(None).plain == "lost 0   malformed 0   fragments 0   evicted 0"
+
+
+def test_the_title_names_the_probes(info: TraceInfo) -> None:
+    probed = dataclasses.replace(info, hook="tc ingress+egress", probes="kprobes and raw tracepoints", filter=None)
+    title = screen.title(probed, 1.0, 0.0, 100).plain
+    assert title.startswith("tcptrace  eth0 · tc ingress+egress · kprobes and raw tracepoints  ")
 
 
 @pytest.mark.parametrize(("color", "colors"), [(True, 1), (False, 0)])

@@ -29,8 +29,16 @@ def check() -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.fixture
+def info(info: TraceInfo) -> TraceInfo:
+    """Of a trace that also follows sockets."""
+    return dataclasses.replace(
+        info, probes="kprobes", netns=4_026_531_840, container_of=lambda cgroup_id: f"{cgroup_id:064x}"
+    )
+
+
+@pytest.fixture
 def full_row(make_row: Callable[..., Rows]) -> Rows:
-    """A connection of which everything is known."""
+    """A connection of which everything is known, from the wire and from the sockets at both ends."""
     row = make_row(
         7,
         ("10.0.0.1", 40_000),
@@ -74,6 +82,13 @@ def full_row(make_row: Callable[..., Rows]) -> Rows:
     briefs[6 % 5]["segments"] = 3
     briefs[6 % 5]["received"] = 1
     row["recent_total"] = 7
+    for number, end in enumerate(("src_socket", "dst_socket"), start=3):
+        view = row[end]
+        for position, name in enumerate(view.dtype.names):
+            view[name] = number * 1000 + position if view.dtype[name].base.itemsize > 1 else 1
+        view["retransmissions_by"] = range(6)
+        view["comm"][:, :5] = list(b"curl\0")
+        view["congestion_control"][:, :6] = list(b"cubic\0")
     return row
 
 
@@ -155,7 +170,9 @@ def test_the_first_line_says_what_is_traced(run: Run) -> None:
             "time": START,
             "version": "1.2.3",
             "interface": "eth0",
+            "netns": 4_026_531_840,
             "hook": "tc",
+            "probes": "kprobes",
             "filter": "tcp port 443",
             "files": None,
         }
@@ -174,7 +191,9 @@ def test_the_first_line_of_files_names_them_and_reads_no_clock(
             "time": None,
             "version": "1.2.3",
             "interface": None,
+            "netns": None,
             "hook": None,
+            "probes": None,
             "filter": "port 80",
             "files": list(odd),
         }
@@ -228,6 +247,17 @@ def test_a_connection_of_which_all_is_known(run: Run, full_row: Rows, make_view:
     assert (event["sent_mac"], event["received_mac"]) == ("02:00:00:00:00:01", "02:00:00:00:00:02")
     assert event["sent_flags_seen"] == "SYN|ACK"
 
+
+KERNEL_FIELDS = {
+    "kernel_state srtt_us rttvar_us rtt_min_us rto_us cwnd_packets ssthresh_packets congestion_control "
+    "congestion_state kernel_retransmissions retransmissions_rto retransmissions_fast retransmissions_tlp "
+    "retransmissions_syn retransmissions_syn_ack retransmissions_other retransmissions_unseen in_flight_packets "
+    "lost_packets sacked_packets reordering_packets delivered_packets dsack_duplicates delivery_rate_bytes_per_s "
+    "pacing_rate_bytes_per_s snd_wnd_bytes rcv_wnd_bytes kernel_bytes_sent kernel_bytes_retransmitted "
+    "kernel_bytes_acked kernel_bytes_received busy_us rwnd_limited_us sndbuf_limited_us pid process uid cgroup_id "
+    "container_id netns peer_kernel_state peer_srtt_us peer_cwnd_packets peer_kernel_retransmissions peer_pid "
+    "peer_process peer_uid peer_cgroup_id peer_container_id"
+}.pop()
 
 SET_APART = {
     *("bytes", "payload_bytes", "retransmitted_bytes", "flags_seen", "traffic_class", "window_scale", "ttl"),
@@ -311,6 +341,7 @@ def test_what_is_not_known_is_null(run: Run, make_row: Callable[..., Rows], make
     expected = {f"{direction}_{name}" for direction in ("sent", "received") for name in sides.split()}
     expected |= {"end_reason", "vlan_id", "service", "near_end", "state", "src_state", "dst_state"}
     expected |= {"handshake", "handshake_rtt_us", "initial_rtt_us", "closed_by", "close_kind", "half_closed_us"}
+    expected |= set(KERNEL_FIELDS.split())
     assert unknown == expected
     assert event["src_ip"] == "2001:db8::1"
     assert (event["sent_packets"], event["port_reuse"]) == (0, False)
@@ -389,6 +420,8 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         connections_by_state={"FIN-WAIT-1": 2},
         rtt_samples_dropped=12,
         rtt_percentiles_dropped=13,
+        socket_records=14,
+        socket_records_lost=0,
         counters={"records_lost": 4, "malformed_ipv4": 5, "fragment": 6},
     )
     run.sink.update(make_view())
@@ -406,6 +439,8 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         "fragments": 6,
         "rtt_samples_dropped": 12,
         "rtt_percentiles_dropped": 13,
+        "socket_records": 14,
+        "socket_records_lost": 0,
         "malformed_tcp": None,
         "snapped": None,
         "unsupported_link": None,
@@ -425,6 +460,7 @@ def test_the_summary_of_files_counts_what_only_files_have(file_info: TraceInfo, 
     (event,) = run.take()
     assert {name: event[name] for name in counters} == counters
     assert (event["records_lost"], event["interface"], event["files"]) == (None, None, ["/captures/trace.pcapng"])
+    assert (event["socket_records"], event["socket_records_lost"]) == (None, None)
 
 
 def test_real_output_is_as_the_schema_says_and_has_every_field_of_it(

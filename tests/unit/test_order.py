@@ -19,7 +19,7 @@ def ids(table: Rows, key: str, limit: int = 100) -> list[int]:
 
 
 @pytest.fixture
-def table(make_row: Callable[..., Rows]) -> Rows:
+def table(make_row: Callable[..., Rows], put_socket: Callable[..., None]) -> Rows:
     rows = np.concatenate(
         [
             make_row(
@@ -52,6 +52,9 @@ def table(make_row: Callable[..., Rows]) -> Rows:
         ]
     )
     rows["last_ns"] = np.maximum(rows["last_ns"], rows["start_ns"])
+    put_socket(rows[0:1], "src", comm="curl", pid=10, srtt_us=90, cwnd_packets=10)
+    put_socket(rows[2:3], "dst", comm="cat", pid=70, cwnd_packets=30)
+    put_socket(rows[4:5], "src", comm="curl", pid=9, srtt_us=80, cwnd_packets=20)
     return rows
 
 
@@ -69,6 +72,9 @@ def table(make_row: Callable[..., Rows]) -> Rows:
         ("src", [3, 2, 1, 5]),
         ("dst", [3, 1, 5, 2]),
         ("port", [2, 3, 1, 5]),
+        ("process", [3, 5, 1, 2]),  # cat, curl/9, curl/10; 2 has no socket
+        ("srtt", [1, 5, 2, 3]),
+        ("cwnd", [3, 5, 1, 2]),
     ],
 )
 def test_each_key(table: Rows, key: str, expected: list[int]) -> None:

@@ -10,11 +10,19 @@ import pytest
 
 from tcptrace import records
 
-PREFIXES = ("DIRECTION_", "FLAG_", "OPTION_", "NOTE_")
+PREFIXES = ("DIRECTION_", "FLAG_", "OPTION_", "NOTE_", "SOCKET_", "ROLE_", "OWNER_")
 """Enums that Python knows by the same names."""
 
+STRUCTS = {
+    "packet_record": records.PACKET_RECORD,
+    "socket_key": records.SOCKET_KEY,
+    "socket_view": records.SOCKET_VIEW,
+    "socket_record": records.SOCKET_RECORD,
+}
+"""What crosses from the kernel."""
+
 Layout = dict[str, tuple[int, int, int, int]]
-"""Of each field: offset, size, size of one element, 1 if it is unsigned."""
+"""Of each field: offset, size, size of one element, 1 if it is an unsigned number."""
 
 
 def header() -> Path:
@@ -51,16 +59,24 @@ def ask_compiler(folder: Path, lines: list[str]) -> list[list[int]]:
     return [[int(number) for number in line.split()] for line in answer.splitlines()]
 
 
+@pytest.fixture(scope="module", params=STRUCTS)
+def struct(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    fields = fields_of("packet_record")
-    lines = ["(long long)sizeof(struct packet_record), 0LL, 0LL, 0LL"]
+def layout(struct: str, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    fields = fields_of(struct)
+    dtype = STRUCTS[struct]
+    lines = [f"(long long)sizeof(struct {struct}), 0LL, 0LL, 0LL"]
     for name, array in fields:
-        field = f"((struct packet_record *)0)->{name}"
+        field = f"((struct {struct} *)0)->{name}"
         element = f"{field}[0]" if array else field
+        is_number = name not in dtype.fields or dtype.fields[name][0].base.names is None
+        unsigned = f"(long long)((__typeof__({element}))-1 > 0)" if is_number else "0LL"
         lines.append(
-            f"(long long)offsetof(struct packet_record, {name}), (long long)sizeof({field}), "
-            f"(long long)sizeof({element}), (long long)((__typeof__({element}))-1 > 0)"
+            f"(long long)offsetof(struct {struct}, {name}), (long long)sizeof({field}), "
+            f"(long long)sizeof({element}), {unsigned}"
         )
     answers = ask_compiler(tmp_path_factory.mktemp("layout"), lines)
     names = ["", *(name for name, _ in fields)]
@@ -69,15 +85,16 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    names = [*enum_names(), "SACK_BLOCKS", "FRAME_MAX_BYTES"]
+    names = [*enum_names(), "SACK_BLOCKS", "FRAME_MAX_BYTES", "NAME_BYTES"]
     answers = ask_compiler(tmp_path_factory.mktemp("values"), [f"(long long){name}, 0LL, 0LL, 0LL" for name in names])
     return dict(zip(names, (answer[0] for answer in answers), strict=True))
 
 
-def test_record_has_the_headers_fields_at_their_places(layout: Layout) -> None:
-    dtype = records.PACKET_RECORD
+def test_record_has_the_headers_fields_at_their_places(struct: str, layout: Layout) -> None:
+    dtype = STRUCTS[struct]
     expected = {}
     for name, (kind, offset) in dtype.fields.items():
+        # A struct (kind V) has no sign.
         expected[name] = (offset, kind.itemsize, kind.base.itemsize, int(kind.base.kind == "u"))
     assert {name: place for name, place in layout.items() if name} == expected
     assert dtype.itemsize == layout[""][0]
@@ -96,7 +113,15 @@ def test_record_has_no_padding(layout: Layout) -> None:
 
 
 def test_record_is_in_host_byte_order() -> None:
-    assert all(kind.base.isnative for kind, _ in records.PACKET_RECORD.fields.values())
+    assert all(kind.base.isnative for dtype in STRUCTS.values() for kind, _ in dtype.fields.values())
+
+
+def test_nested_structs_are_those_of_their_own(tmp_path: Path) -> None:
+    """In C, too: the header names them by type."""
+    types = re.findall(r"struct (\w+) (\w+);", header_text())
+    nested = {name: STRUCTS[kind] for kind, name in types}
+    fields = records.SOCKET_RECORD.fields
+    assert nested == {"key": fields["key"][0], "view": fields["view"][0]}
 
 
 def test_batch_header_has_no_padding(tmp_path: Path) -> None:
@@ -132,6 +157,7 @@ def test_constants_are_the_headers(values: dict[str, int]) -> None:
     assert ours == {name: value for name, value in values.items() if name.startswith(PREFIXES)}
     assert values["SACK_BLOCKS"] == records.SACK_BLOCKS
     assert values["FRAME_MAX_BYTES"] == records.FRAME_MAX_BYTES
+    assert values["NAME_BYTES"] == records.NAME_BYTES
 
 
 def test_every_constant_is_one_bit_of_its_own(values: dict[str, int]) -> None:
@@ -151,3 +177,9 @@ def test_counters_are_in_the_order_of_the_enum(values: dict[str, int]) -> None:
     counters = {value: name for name, value in values.items() if name.startswith("COUNT_")}
     assert [counters[index] for index in range(len(counters))] == [f"COUNT_{name.upper()}" for name in records.COUNTERS]
     assert values["COUNTERS"] == len(records.COUNTERS)
+
+
+def test_causes_are_in_the_order_of_the_enum(values: dict[str, int]) -> None:
+    causes = {value: name for name, value in values.items() if name.startswith("CAUSE_")}
+    assert [causes[index] for index in range(len(causes))] == [f"CAUSE_{name.upper()}" for name in records.CAUSES]
+    assert values["CAUSES"] == len(records.CAUSES)
