@@ -139,6 +139,8 @@ class Pipeline:
         self._due_ns = self.source.start_ns + self._interval_ns()
         step = self._recorded_step if self.source.is_recorded else self._live_step
         try:
+            if not self.source.is_recorded:  # sockets found open: their connections are older than the first packet
+                self._take_sockets(self.source.read_sockets())
             while not self._is_over():
                 step()
                 self.progress()

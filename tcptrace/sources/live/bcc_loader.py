@@ -153,6 +153,16 @@ def attach_kprobe(programs: Any, name: str, function: str, *, at_return: bool = 
     return True
 
 
+def release(programs: Any) -> None:
+    """Give maps, programs and what they are attached to back to the kernel; needs no privileges."""
+    # bcc would look for each kprobe in tracefs as well, which only root may and only kernels before 4.17 need.
+    for by_program in programs.kprobe_fds.values():
+        for fd in by_program.values():
+            import_bcc().lib.bpf_close_perf_event_fd(fd)
+    programs.kprobe_fds.clear()
+    programs.cleanup()
+
+
 @contextlib.contextmanager
 def _stderr_aside() -> Iterator[Any]:
     """bcc's compiler and the verifier write to file descriptor 2: keep that for the error message."""

@@ -77,5 +77,5 @@ class PacketPrograms:
         bcc_loader.put_keys_in_map(self._bpf, "selected", [flow.tobytes() for flow in flows])
 
     def close(self) -> None:
-        """Give maps, programs and the tick back to the kernel."""
-        self._bpf.cleanup()
+        """Give maps, programs, probes and the tick back to the kernel."""
+        bcc_loader.release(self._bpf)

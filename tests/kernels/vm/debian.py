@@ -42,8 +42,10 @@ class Suite:
             (folder / part).mkdir(parents=True)
         (folder / "sources.list").write_text("".join(f"{line}\n" for line in self._sources()))
         (folder / "apt.conf").write_text("".join(f"{line}\n" for line in self._configuration()))
-        self.update = self._apt(["apt-get", "update", "-q"], check=False)
-        """How fetching the indexes went: a suite may have no security updates any more, which is no error yet."""
+        # Not an error yet: a suite may have no security updates any more.
+        update = self._apt(["apt-get", "update", "-q"], check=False)
+        self.trouble = first_complaint(update)
+        """With fetching the indexes; empty if there was none."""
 
     def names(self, prefix: str) -> list[str]:
         """Of all packages that begin so."""
@@ -76,6 +78,7 @@ class Suite:
         return [
             *transport,
             'Acquire::Languages "none";',
+            'Acquire::Retries "3";',
             'APT::Sandbox::User "";',  # its own user could not write here
             f'APT::Architecture "{ARCHITECTURE}";',
             f'Dir::State "{self.folder / "state"}";',
@@ -90,7 +93,7 @@ class Suite:
     ) -> subprocess.CompletedProcess[str]:
         result = _run(command, os.environ | {"APT_CONFIG": str(self.folder / "apt.conf")}, cwd)
         if check and result.returncode != 0:
-            raise UnavailableError(f"{' '.join(command[:2])} of Debian's {self.name} failed: {last_line(result)}")
+            raise UnavailableError(f"{' '.join(command[:2])} of Debian's {self.name} failed: {first_complaint(result)}")
         return result
 
 
@@ -112,10 +115,10 @@ def mirrors() -> tuple[str, str | None]:
     return main, security
 
 
-def last_line(result: subprocess.CompletedProcess[str]) -> str:
-    """What a command said last, where it says what went wrong."""
-    lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit code {result.returncode}"
+def first_complaint(result: subprocess.CompletedProcess[str]) -> str:
+    """Of apt; empty if it has none."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("E: ", "W: "))]
+    return lines[0] if lines else f"exit code {result.returncode}" if result.returncode else ""
 
 
 def _run(

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm.debian import Suite, last_line
+from vm.debian import Suite
 from vm.suites import SUITES, UnavailableError, cache_folder
 
 VARIANTS = ("-cloud-amd64", "-rt-amd64")
@@ -81,8 +81,9 @@ def _newest(name: str, suite: Suite) -> str:
     packages = [one for one in suite.names(f"linux-image-{name}.") if pattern.fullmatch(one)]
     packages = [one for one in packages if not one.endswith(VARIANTS)]
     if not packages:
-        reason = last_line(suite.update) if suite.update.returncode else "no such package"
-        raise UnavailableError(f"Debian's {suite.name} offers no kernel {name} here: {reason}")
+        raise UnavailableError(
+            f"Debian's {suite.name} offers no kernel {name} here: {suite.trouble or 'no such package'}"
+        )
     return max(packages, key=lambda one: [int(number) for number in re.findall(r"\d+", one)])
 
 
