@@ -260,6 +260,7 @@ def refusal(*words: str) -> tuple[int, str]:
         (["--netns", "nowhere", "lo"], 1, "no such network namespace: nowhere"),
         (["--netns", "/proc/self/ns/uts", "lo"], 1, "not a network namespace: /proc/self/ns/uts"),
         (["--netns", "4194305", "lo"], 1, "there is no process 4194305"),
+        (["--pid", "4194305", "lo"], 1, "no such process: 4194305"),
         (["--pid", "0", "lo"], 2, "0 is not in the range"),
         (["--pid", "me", "lo"], 2, "'me' is not a valid integer"),
         (["--pid", "1", "--probes", "off", "lo"], 2, "--pid needs the probes"),

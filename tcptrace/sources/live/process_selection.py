@@ -31,6 +31,17 @@ class ProcessSelection:
     def __bool__(self) -> bool:
         return bool(self.pids or self.comms or self.cgroups)
 
+    def require_processes(self) -> None:
+        """TcptraceError if one of the pids is no process's: nothing would ever be seen of it."""
+        for pid in self.pids:
+            try:
+                with open(f"{PROC}/{pid}/status", encoding="utf-8", errors="replace") as lines:
+                    process = int(next(line.split()[1] for line in lines if line.startswith("Tgid:")))
+            except (OSError, StopIteration):
+                raise TcptraceError(f"no such process: {pid}") from None
+            if process != pid:
+                raise TcptraceError(f"no such process: {pid} is a thread of process {process}")
+
     def source(self) -> str:
         """current_is_selected() for bpf/socket.c: whether the process at work now is one of these."""
         tests = [self._any_pid(), self._any_comm(), self._any_cgroup()]
