@@ -52,7 +52,8 @@ struct followed {
 	__u8 has_key;
 	__u8 ignored;     /* of another network namespace, or of a process that is not asked for */
 	__u8 syn_expected; /* its SYN is counted in `expected` */
-	__u8 unused[2];
+	__u8 has_total;   /* retransmissions has been set: what is more than that happened since */
+	__u8 unused[1];
 };
 
 /* One for each program that may interrupt another: of a process, of a softirq, of an interrupt. */
@@ -293,6 +294,7 @@ static __always_inline void settle(struct followed *f, __u32 retransmissions, __
 	__u64 index = cause;
 
 	f->retransmissions = retransmissions;
+	f->has_total = 1;
 	HIDE(index);
 	if (more > 0 && index < CAUSES)
 		f->retransmissions_by[index] += more;
@@ -365,6 +367,14 @@ static __always_inline void tell(void *ctx, struct scratch *s, struct followed *
 	socket_records.perf_submit(ctx, r, sizeof(*r));
 }
 
+/* Of retransmissions that no event told of: before the trace, or not sent because the device's queue was full. */
+static __always_inline __u8 untold_cause(const struct followed *f, const __u8 *image)
+{
+	if (!f->has_total)
+		return NO_CAUSE;
+	return IS_KPROBE_RETRANSMISSION ? f->cause : cause_of(image);
+}
+
 /* An acknowledgment or data came in: the numbers as they are, SAMPLE_NS apart at least. */
 static __always_inline void on_segment(void *ctx, __u64 sk)
 {
@@ -384,7 +394,7 @@ static __always_inline void on_segment(void *ctx, __u64 sk)
 	f = f ? f : follow(s, sk);
 	if (f && is_wanted(s, sk, f)) {
 		READ_VIEW(s->image, sk);
-		settle(f, FIELD_total_retrans(s->image), f->cause);
+		settle(f, FIELD_total_retrans(s->image), untold_cause(f, s->image));
 		s->record.segments = s->record.cause = s->record.old_state = 0;
 		tell(ctx, s, f, now, SOCKET_SAMPLE, FIELD_state(s->image));
 	}
@@ -393,7 +403,7 @@ static __always_inline void on_segment(void *ctx, __u64 sk)
 
 /*
  * Something was sent again; or, by kprobe, is about to be, if the window and the queue permit.  So what total_retrans
- * has grown by is what counts.
+ * has grown by is what counts.  Each is told of, sample due or not: it may be the last that happens for long.
  */
 static __always_inline void on_retransmission(void *ctx, __u64 sk)
 {
@@ -411,6 +421,8 @@ static __always_inline void on_retransmission(void *ctx, __u64 sk)
 	f = followed_of(s, sk);
 	if (f && is_wanted(s, sk, f)) {
 		READ_VIEW(s->image, sk);
+		if (!f->has_total) /* open before the trace: this one is the first that counts */
+			f->retransmissions = FIELD_total_retrans(s->image) - !IS_KPROBE_RETRANSMISSION;
 		before = f->retransmissions;
 		if (IS_KPROBE_RETRANSMISSION)
 			settle(f, FIELD_total_retrans(s->image), f->cause);
@@ -420,8 +432,7 @@ static __always_inline void on_retransmission(void *ctx, __u64 sk)
 		s->record.segments = f->retransmissions - before;
 		s->record.cause = f->cause;
 		s->record.old_state = 0;
-		if (ALL_EVENTS || now >= f->sample_due_ns)
-			tell(ctx, s, f, now, SOCKET_RETRANSMISSION, FIELD_state(s->image));
+		tell(ctx, s, f, now, SOCKET_RETRANSMISSION, FIELD_state(s->image));
 	}
 	leave_scratch(cpu);
 }

@@ -31,7 +31,7 @@ static __always_inline __u8 cause_of(const __u8 *image)
 		return CAUSE_SYN_ACK;
 	if (FIELD_ca_state(image) == CA_LOSS)
 		return CAUSE_RTO;
-	if (FIELD_ca_state(image) == CA_RECOVERY)
+	if (FIELD_ca_state(image) == CA_RECOVERY || FIELD_lost_out(image)) /* lost, and the state undone or not there yet */
 		return CAUSE_FAST;
 	return FIELD_pending(image) == TIMER_LOSS_PROBE ? CAUSE_TLP : CAUSE_OTHER;
 }

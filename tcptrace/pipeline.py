@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tcptrace.errors import TcptraceError
 from tcptrace.model import FINDING, Clock, PacketBatch, Rows, Sink, SocketBatch, SocketEventSink, Totals
-from tcptrace.records import SOCKET_RETRANSMISSION, SOCKET_STATE, Frames
+from tcptrace.records import SOCKET_FOUND, SOCKET_RETRANSMISSION, SOCKET_STATE, Frames
 
 # How long a read may wait: as long as the kernel side keeps a packet back (a tick), and a Ctrl-C goes unnoticed.
 READ_TIMEOUT_S: Final = 0.02
@@ -139,8 +139,8 @@ class Pipeline:
         self._due_ns = self.source.start_ns + self._interval_ns()
         step = self._recorded_step if self.source.is_recorded else self._live_step
         try:
-            if not self.source.is_recorded:  # sockets found open: their connections are older than the first packet
-                self._take_sockets(self.source.read_sockets())
+            if not self.source.is_recorded:
+                self._take_open_sockets()
             while not self._is_over():
                 step()
                 self.progress()
@@ -152,6 +152,13 @@ class Pipeline:
 
     def _interval_ns(self) -> int:
         return round((self.interval_s or 0) * 1e9)
+
+    def _take_open_sockets(self) -> None:
+        """Their connections are older than the first packet.  They are shown at once, not after a first interval."""
+        records = self.source.read_sockets()
+        self._take_sockets(records)
+        if (records["event"] == SOCKET_FOUND).any():
+            self._end_interval(self.source.start_ns)
 
     def _live_step(self) -> None:
         """What the source has now; an interval ends by the clock."""

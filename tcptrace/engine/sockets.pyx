@@ -5,7 +5,7 @@ the moment of asking, some milliseconds ahead of the packets taken so far.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin_row, name_end
 from tcptrace.engine.rows cimport connection, endpoint, socket_of
@@ -47,9 +47,12 @@ for _state, _name in enumerate(model.KERNEL_STATES):
 cdef int64_t SYN_LEAD_NS = 1_000_000_000
 # A socket's record is written a little before the packet that it sends is seen.
 cdef int64_t LEAD_NS = 20_000_000
+# What a packet does to its socket is done so long after it was seen at the interface.  A sample is taken as it begins:
+# it does not have the packet's own effects yet.
+cdef int64_t SETTLE_NS = 20_000_000
 # Numbers of a socket_view in a row: from bytes_sent, and from srtt_us to retransmissions_by.
 cdef int LONG_NUMBERS = 9
-cdef int NUMBERS = 15 + CAUSES
+cdef int NUMBERS_BUT_CAUSES = 15
 
 
 cdef inline bint has_opened_only(uint8_t state) noexcept nogil:
@@ -117,8 +120,12 @@ cdef inline bint is_joined_early(connection *c, const socket_record *s) noexcept
 
 
 cdef bint take_socket(connection *c, int x, const socket_record *s) noexcept nogil:
-    """Take the record into end x of the row; whether the socket is new there or its state another one now."""
+    """Take the record into end x of the row; whether there is news that no packet may have told of.
+
+    These are that the socket is new there, that its state is another one now, and an answer with other numbers.
+    """
     cdef socket_view *have = socket_of(c, x)
+    cdef socket_view before
     cdef uint8_t bit = 1 << x, state = have.state
     if s.event == SOCKET_FOUND:
         c.asked &= ~bit
@@ -132,13 +139,23 @@ cdef bint take_socket(connection *c, int x, const socket_record *s) noexcept nog
     take_owner(have, &s.view)
     if s.view.time_ns < have.time_ns:
         take_numbers(have, &s.view, False)
-    else:
-        if have.state != KERNEL_CLOSE:
-            take_numbers(have, &s.view, True)
-        have.time_ns = s.view.time_ns
-        if s.view.state:
-            have.state = s.view.state
-    return have.state != state
+        return False
+    if s.event == SOCKET_FOUND:
+        memcpy(&before, have, sizeof(socket_view))
+    if have.state != KERNEL_CLOSE:
+        take_numbers(have, &s.view, True)
+    have.time_ns = s.view.time_ns
+    if s.view.state:
+        have.state = s.view.state
+    return have.state != state or (s.event == SOCKET_FOUND and differ(&before, have))
+
+
+cdef inline bint differ(const socket_view *one, const socket_view *other) noexcept nogil:
+    """In any number."""
+    return (
+        memcmp(&one.bytes_sent, &other.bytes_sent, LONG_NUMBERS * sizeof(int64_t)) != 0
+        or memcmp(&one.srtt_us, &other.srtt_us, NUMBERS_BUT_CAUSES * sizeof(int32_t)) != 0
+    )
 
 
 cdef inline bint is_successor(const socket_view *have, const socket_record *s) noexcept nogil:
@@ -158,9 +175,11 @@ cdef void take_numbers(socket_view *have, const socket_view *view, bint newer) n
     for i in range(LONG_NUMBERS):
         if new_long_numbers[i] != -1 and (newer or long_numbers[i] == -1):
             long_numbers[i] = new_long_numbers[i]
-    for i in range(NUMBERS):
+    for i in range(NUMBERS_BUT_CAUSES):
         if new_numbers[i] != -1 and (newer or numbers[i] == -1):
             numbers[i] = new_numbers[i]
+    for i in range(CAUSES):  # which only the probes know, and which only grow: an answer may have overtaken them
+        have.retransmissions_by[i] = max(have.retransmissions_by[i], view.retransmissions_by[i])
     if newer and view.cwnd_packets != -1:
         have.ssthresh_packets = view.ssthresh_packets  # -1: infinite again
     if view.congestion_state != -1 and (newer or have.congestion_state == -1):
@@ -294,12 +313,17 @@ cdef inline bint is_to_ask(connection *c, int x) noexcept nogil:
     if c.told & bit:
         if have.state == KERNEL_CLOSE:
             return may_linger(c.row.src_state if x == 0 else c.row.dst_state)
-        return have.time_ns < c.row.last_ns or (c.confirm and is_open(have.state))
+        return not has_settled(c, have.time_ns) or (c.confirm and is_open(have.state))
     # None is known: it may belong to a host behind this one, so that no answer is an answer too.
     if c.row.near_end & (NEAR_SRC if x == 0 else NEAR_DST) == 0 or c.asked_unknown & bit:
         return False
     c.asked_unknown |= bit
     return True
+
+
+cdef bint has_settled(const connection *c, int64_t time_ns) noexcept nogil:
+    """What the kernel says of a socket at that time has all that the packets seen so far have done."""
+    return time_ns >= c.row.last_ns + SETTLE_NS
 
 
 cdef inline bint may_linger(uint8_t wire_state) noexcept nogil:

@@ -22,12 +22,12 @@ from tcptrace.engine.rows cimport connection, connection_row, endpoint, finding
 from tcptrace.engine.segments cimport release
 from tcptrace.engine.shared_memory cimport shared_memory
 from tcptrace.engine.sockets cimport (
-    begin_with_packet, begin_with_socket, ends_to_ask, is_held_open, is_joined, is_older_than_syn, makes_row,
-    shown_state, take_silence, take_socket, write_key,
+    begin_with_packet, begin_with_socket, ends_to_ask, has_settled, is_held_open, is_joined, is_older_than_syn,
+    makes_row, shown_state, take_silence, take_socket, write_key,
 )
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.records cimport (
-    FLAG_ACK, FLAG_RST, FLAG_SYN, SOCKET_STATE, packet_record, socket_key, socket_record, socket_view,
+    FLAG_ACK, FLAG_RST, FLAG_SYN, SOCKET_FOUND, SOCKET_STATE, packet_record, socket_key, socket_record, socket_view,
 )
 
 import numpy as np
@@ -297,6 +297,8 @@ cdef class Table:
             c.row.changed = 1
             if s.event == SOCKET_STATE:
                 queue_row(&self.to_ask, &c.queued, row)  # for what may be left of it
+        if s.event == SOCKET_FOUND and c.row.recent_total > 0 and not has_settled(c, s.view.time_ns):
+            queue_row(&self.to_ask, &c.queued, row)  # the answer may have come before the last packet's effects
         if c.row.recent_total == 0:
             c.row.near_end |= NEAR_SRC if x == 0 else NEAR_DST
         if c.by_activity == QUIET and not is_held_open(c):

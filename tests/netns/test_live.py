@@ -1,89 +1,24 @@
 """What tcptrace says of states, round trips, losses and filters, beside what the kernels at both ends say."""
 
-import json
-import signal
 import socket
 import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
 from netns_tools import TIMEOUT_S, Namespace, veth
 from observer import Observer
 from programs.inside import Pair, Sockets
-from programs.output import Output
+from programs.stage import FAR, NEAR, PORT, Stage
+from programs.watch import Watch
 from programs.wire import FIN, Segment, Wire, lose_nothing
-from tracer import COMMAND
 from traffic import Connection, exchange
-
-NEAR, FAR = "10.9.0.1", "10.9.0.2"
-PORT: Final = 7000
-MARKER_PORT: Final = 9
-
-# Names of `ss` for those of RFC 9293.
-STATE_OF_SS: Final = {
-    "ESTAB": "ESTABLISHED",
-    "SYN-SENT": "SYN-SENT",
-    "SYN-RECV": "SYN-RECEIVED",
-    "FIN-WAIT-1": "FIN-WAIT-1",
-    "FIN-WAIT-2": "FIN-WAIT-2",
-    "TIME-WAIT": "TIME-WAIT",
-    "CLOSE-WAIT": "CLOSE-WAIT",
-    "LAST-ACK": "LAST-ACK",
-    "CLOSING": "CLOSING",
-}
 
 # struct tcp_info of linux/tcp.h: where the fields are.
 TCPI_RTT_AT, TCPI_TOTAL_RETRANS_AT, TCPI_MIN_RTT_AT, TCPI_BYTES_SENT_AT = 68, 100, 148, 200
-
-
-class Watch:
-    """A tracer whose events are read while it runs."""
-
-    def __init__(self, namespace: Namespace, *arguments: str, interface: str = "veth0") -> None:
-        command = [str(COMMAND), "--json", "--interval", "0.1", interface, *arguments]
-        self.process = namespace.popen(command, stdin=subprocess.DEVNULL)
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self._output, self._errors = Output(self.process.stdout), Output(self.process.stderr)
-        self.latest: dict[tuple[int, int], dict[str, Any]] = {}
-        """The last event of each connection, by source and destination port."""
-        line = self._output.line()
-        assert line, self._errors.rest()
-        self._take(line)
-
-    def __enter__(self) -> "Watch":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(TIMEOUT_S)
-
-    def _take(self, line: str) -> dict[str, Any]:
-        event: dict[str, Any] = json.loads(line)
-        if event["event"] == "connection":
-            self.latest[event["src_port"], event["dst_port"]] = event
-        return event
-
-    def read_until_seen(self, ports: tuple[int, int]) -> None:
-        """Until an event of that connection came."""
-        while ports not in self.latest:
-            line = self._output.line()
-            assert line, self._errors.rest()
-            self._take(line)
-
-    def end(self) -> dict[str, Any]:
-        """The summary."""
-        self.process.send_signal(signal.SIGINT)
-        lines = self._output.rest()
-        assert (self._errors.rest(), self.process.wait(TIMEOUT_S)) == ([], 0)
-        events = [self._take(line) for line in lines]
-        assert events[-1]["event"] == "summary"
-        assert events[-1]["records_lost"] == events[-1]["perf_lost_samples"] == 0
-        return events[-1]
 
 
 def tcp_info(end: socket.socket, at: int, kind: str = "I") -> int:
@@ -109,56 +44,6 @@ def ends() -> Iterator[tuple[Namespace, Namespace]]:
 # --- States
 
 
-@dataclass
-class Stage:
-    """A connection over a wire, each end's namespace with a tracer of its own."""
-
-    wire: Wire
-    sockets: Sockets
-    near: Watch
-    far: Watch
-    _marker_ports: Iterator[int] = field(default_factory=lambda: iter(range(20_000, 30_000)))
-
-    def ss(self, namespace: Namespace, near_port: int) -> str | None:
-        """The state of the connection as `ss` has it; None when the kernel has forgotten it."""
-        lines = namespace.output("ss", "-Htan").splitlines()
-        found = [words for words in map(str.split, lines) if {f":{near_port}", f":{PORT}"} <= _port_words(words)]
-        assert len(found) <= 1, lines
-        return STATE_OF_SS[found[0][0]] if found else None
-
-    def settle(self) -> None:
-        """Returns when both tracers have told of all that has happened.
-
-        They tell it in the order of intervals, so what comes after the event of a later packet is newer than that.
-        A marker is one SYN that nobody answers to.
-        """
-        for _ in range(2):
-            port = next(self._marker_ports)
-            marker = self.sockets.stream(self.wire.near)
-            marker.bind((NEAR, port))
-            marker.setblocking(False)
-            marker.connect_ex((FAR, MARKER_PORT))
-            self.near.read_until_seen((port, MARKER_PORT))
-            self.far.read_until_seen((port, MARKER_PORT))
-            marker.close()
-
-    def expect(self, near_port: int, near_state: str | None, far_state: str | None) -> None:
-        """Both ends are, by `ss` and by their own tracer, in these states; None: nothing left in the kernel."""
-        self.settle()
-        states = self.ss(self.wire.near, near_port), self.ss(self.wire.far, near_port)
-        assert states == (near_state, far_state)
-        traced = self.near.latest[near_port, PORT], self.far.latest[near_port, PORT]
-        assert [event["near_end"] for event in traced] == ["src", "dst"]
-        own = traced[0]["src_state"], traced[1]["dst_state"]
-        assert (traced[0]["state"], traced[1]["state"]) == own
-        for state, kernels in zip(own, (near_state, far_state), strict=True):
-            assert state == (kernels or "CLOSED")
-
-
-def _port_words(words: list[str]) -> set[str]:
-    return {":" + word.rsplit(":", 1)[1] for word in words[3:5]}
-
-
 @pytest.fixture
 def stage(ends: tuple[Namespace, Namespace], sockets: Sockets) -> Iterator[Stage]:
     near, far = ends
@@ -168,18 +53,10 @@ def stage(ends: tuple[Namespace, Namespace], sockets: Sockets) -> Iterator[Stage
             watch.end()
 
 
-def connecting(stage: Stage) -> tuple[socket.socket, int]:
-    """A socket that has sent its SYN to the server's port, and its own port."""
-    client = stage.sockets.stream(stage.wire.near)
-    client.setblocking(False)
-    client.connect_ex((FAR, PORT))
-    return client, client.getsockname()[1]
-
-
 def test_nobody_answers(stage: Stage) -> None:
     """SYN-SENT here; what the other end never gets it has no state for."""
     stage.wire.loses = lambda segment: segment.destination_port == PORT
-    _, port = connecting(stage)
+    _, port = stage.connecting()
     stage.settle()
     assert stage.ss(stage.wire.near, port) == "SYN-SENT"
     assert stage.near.latest[port, PORT]["state"] == "SYN-SENT"
@@ -191,14 +68,14 @@ def test_nobody_answers(stage: Stage) -> None:
 def test_the_answer_is_lost(stage: Stage) -> None:
     stage.sockets.listener(stage.wire.far, FAR, PORT)
     stage.wire.loses = lambda segment: segment.source_port == PORT
-    _, port = connecting(stage)
+    _, port = stage.connecting()
     stage.expect(port, "SYN-SENT", "SYN-RECEIVED")
 
 
 def test_the_last_part_of_the_handshake_is_lost(stage: Stage) -> None:
     stage.sockets.listener(stage.wire.far, FAR, PORT)
     stage.wire.loses = lambda segment: segment.destination_port == PORT and segment.is_pure_ack
-    _, port = connecting(stage)
+    _, port = stage.connecting()
     stage.expect(port, "ESTABLISHED", "SYN-RECEIVED")
 
 

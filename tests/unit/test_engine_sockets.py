@@ -44,6 +44,8 @@ from .sockets import (
 
 MS = 1_000_000
 US = 1_000
+SETTLED_NS = 30 * MS
+"""After this a packet has done to its socket what it does."""
 
 
 class Near(Conversation):
@@ -276,6 +278,15 @@ def test_what_an_answer_does_not_know_stays() -> None:
     assert (src["state"], src["role"], src["time_ns"]) == (ESTABLISHED, ROLE_ACTIVE, now + 1)
 
 
+def test_causes_that_an_answer_overtook_count() -> None:
+    """Only the probes know them, and they only grow."""
+    talk, table = opened()
+    tell(table, socket_record(talk.now_ns, retransmissions_by=[0, 2, 0, 0, 0, 0]))
+    tell(table, found(talk.now_ns + 2 * MS, retransmissions_by=[-1] * 6))
+    tell(table, socket_record(talk.now_ns + MS, retransmissions_by=[0, 3, 0, 0, 0, 0]))
+    assert only_row(table)["src_socket"]["retransmissions_by"].tolist() == [0, 3, 0, 0, 0, 0]
+
+
 def test_slow_start_threshold_becomes_infinite_again() -> None:
     talk, table = opened()
     now = talk.now_ns
@@ -411,7 +422,7 @@ def test_syn_of_a_connection_that_was_asked_for_before_its_packets_came_is_its_o
     """The answer is of now, the packets are some milliseconds behind."""
     table, talk = new_table(), Near(("10.0.0.1", 80), ("10.0.0.2", 40_000))
     talk.handshake()
-    tell(table, found(talk.now_ns + MS, ("10.0.0.1", 80), ("10.0.0.2", 40_000), srtt_us=5))
+    tell(table, found(talk.now_ns + SETTLED_NS, ("10.0.0.1", 80), ("10.0.0.2", 40_000), srtt_us=5))
     feed(table, talk.records)
     row = only_row(table)
     assert (row["src_port"], row["initiator_known"], NEAR_ENDS[row["near_end"]]) == (80, 1, "src")
@@ -509,8 +520,9 @@ def test_ended_rows_sockets_are_their_own() -> None:
 
 def test_sockets_with_packets_since_are_asked_for() -> None:
     talk, table = opened()
-    tell(table, socket_record(talk.now_ns))
+    tell(table, socket_record(talk.now_ns + SETTLED_NS))
     assert asked(table) == []
+    talk.wait(SETTLED_NS)
     talk.client.data(10)
     feed_new(table, talk)
     keys = table.stale_sockets(10)
@@ -518,8 +530,31 @@ def test_sockets_with_packets_since_are_asked_for() -> None:
     expected = socket_record(0)["key"]
     expected["netns"] = 0
     assert keys.tobytes() == expected.tobytes()
-    tell(table, found(talk.now_ns + 1))
+    tell(table, found(talk.now_ns + SETTLED_NS))
     assert asked(table) == []
+
+
+def test_answer_that_may_lack_the_last_packets_effects_is_asked_for_again() -> None:
+    """A packet is seen before its socket takes it."""
+    talk, table = opened()
+    talk.client.data(10)
+    feed_new(table, talk)
+    assert asked(table) == [(40_000, 80)]
+    tell(table, found(talk.now_ns + 1, bytes_acked=1))
+    table.clear_changed()
+    assert asked(table) == [(40_000, 80)]
+    tell(table, found(talk.now_ns + SETTLED_NS, bytes_acked=11))
+    row = only_row(table)
+    assert (row["src_socket"]["bytes_acked"], row["changed"]) == (11, 1)
+    assert asked(table) == []
+
+
+def test_answer_with_the_same_numbers_is_no_news() -> None:
+    talk, table = opened()
+    tell(table, found(talk.now_ns + 1, bytes_acked=11))
+    table.clear_changed()
+    tell(table, found(talk.now_ns + SETTLED_NS, bytes_acked=11))
+    assert only_row(table)["changed"] == 0
 
 
 def test_nobody_is_asked_twice_without_packets_between() -> None:
@@ -567,7 +602,7 @@ def test_what_may_be_left_in_time_wait_is_asked_for() -> None:
     assert STATES[only_row(table)["src_state"]] == "TIME-WAIT"
     tell(table, changed(talk.now_ns + 1, FIN_WAIT_2, CLOSE))
     assert asked(table) == [(40_000, 80)]
-    tell(table, found(talk.now_ns + 2, state=TIME_WAIT))
+    tell(table, found(talk.now_ns + SETTLED_NS, state=TIME_WAIT))
     assert states_shown(table, talk.now_ns) == {"TIME-WAIT": 1}
     assert asked(table) == []
 
@@ -578,7 +613,7 @@ def test_socket_told_to_be_closed_after_its_last_packet_is_asked_for_then() -> N
     talk.client.fin()
     talk.server.ack()
     feed_new(table, talk)
-    tell(table, socket_record(talk.now_ns, state=FIN_WAIT_2))
+    tell(table, socket_record(talk.now_ns + SETTLED_NS, state=FIN_WAIT_2))
     assert asked(table) == []
     tell(table, changed(talk.now_ns + SECOND, FIN_WAIT_2, CLOSE))
     assert asked(table) == [(40_000, 80)]

@@ -25,7 +25,8 @@ class Opening:
 
     snaplen: how many bytes of each frame LiveSource.frames() shall have; 0 for none.  What does not fit into a perf
     sample (records.FRAME_MAX_BYTES) is cut off: the end of a frame of 64 KiB, as lo has them and super-packets may be.
-    probes: how to follow the kernel's sockets; a kernel that cannot is traced without.
+    probes: how to follow the kernel's sockets; a kernel that cannot is traced without, unless by a way or processes
+    of the user's choice.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Opening:
                     self._programs = load(probes=SocketProbes(options))
                     return
                 except MissingFeatureError as error:
-                    if options.selection:  # packets of all processes are not what was asked for
+                    if options.selection or options.way != "auto":  # without is not what was asked for
                         raise
                     self.problem = str(error)
             self._programs = load()

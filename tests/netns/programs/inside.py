@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from netns_tools import TIMEOUT_S, Namespace
 
+MARKER_PORT = 9
+MARKERS = iter(range(20_000, 30_000))
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x4000_0000
 
@@ -86,3 +89,13 @@ class Pair:
 
 def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def mark(sockets: Sockets, namespace: Namespace, address: str) -> tuple[int, int]:
+    """One SYN that nobody listens for; its ports, never the same again."""
+    ports = next(MARKERS), MARKER_PORT
+    with sockets.stream(namespace, family_of(address)) as marker:
+        marker.bind(("", ports[0]))
+        marker.setblocking(False)
+        marker.connect_ex((address, MARKER_PORT))
+    return ports

@@ -38,10 +38,11 @@ class Segment:
     source_port: int
     destination_port: int
     flags: int
+    payload_bytes: int
 
     @property
     def is_pure_ack(self) -> bool:
-        return self.flags == ACK
+        return self.flags == ACK and not self.payload_bytes
 
 
 def segment_of(frame: bytes, outbound: bool) -> Segment | None:
@@ -49,7 +50,9 @@ def segment_of(frame: bytes, outbound: bool) -> Segment | None:
         return None
     at = 14 + 4 * (frame[14] & 15)
     source_port, destination_port = struct.unpack_from("!HH", frame, at)
-    return Segment(outbound, source_port, destination_port, flags=frame[at + 13])
+    (packet_bytes,) = struct.unpack_from("!H", frame, 16)
+    payload_bytes = packet_bytes - (at - 14) - 4 * (frame[at + 12] >> 4)
+    return Segment(outbound, source_port, destination_port, frame[at + 13], payload_bytes)
 
 
 def lose_nothing(_segment: Segment) -> bool:
