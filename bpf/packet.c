@@ -73,10 +73,25 @@ BPF_PERF_OUTPUT(batches);
 #ifdef PROCESS_FILTER
 /*
  * Connections of the processes that are asked for: put in by socket.c, and by the loader for those that were open before.
- * Without the remote end it is a port that such a process listens on, without the local port a connection that it is
- * about to make.
+ * Without the remote end it is a port that such a process listens on.
  */
 BPF_TABLE("lru_hash", struct socket_key, __u8, selected, FOLLOWED_MAX);
+#ifndef HAVE_KPROBES
+/* How many of their SYNs are on the way from sockets that had no local port yet, which is 0 here. */
+BPF_TABLE("lru_hash", struct socket_key, __u32, expected, FOLLOWED_MAX);
+
+static __always_inline int is_expected(const struct socket_key *key)
+{
+	__u32 *count = expected.lookup(key);
+
+	if (!count || !*count)
+		return 0;
+	__sync_fetch_and_add(count, -1);
+	return 1;
+}
+#else
+#define is_expected(key) 0 /* whoever connects is known before the SYN */
+#endif
 
 static __always_inline int is_selected_by(struct socket_key *key, const struct packet_record *r, int local_is_src)
 {
@@ -97,9 +112,8 @@ static __always_inline int is_selected_by(struct socket_key *key, const struct p
 	/* A SYN: the first packet of a connection that is expected. */
 	if (local_is_src) {
 		key->local_port = 0;
-		if (!selected.lookup(key))
+		if (!is_expected(key))
 			return 0;
-		selected.delete(key);
 	} else {
 		struct socket_key listener = { .netns = NETNS, .local_port = local_port };
 

@@ -14,7 +14,7 @@
 
 /* LAYOUT */
 
-#define KNOWN(name, value) (HAS_##name ? (value) : -1)
+#include "socket_view.h"
 
 #define KPROBE_CONTEXT struct pt_regs
 #define RAW_TRACEPOINT_CONTEXT struct bpf_raw_tracepoint_args
@@ -32,16 +32,6 @@
 #define PASTE(a, b) a##b
 #define CONTEXT(way) PASTE(way, _CONTEXT)
 #define ARGUMENT(way, n) PASTE(way, _ARGUMENT)(n)
-
-/* include/net/tcp_states.h */
-enum { ESTABLISHED = 1, SYN_SENT = 2, SYN_RECV = 3, FIN_WAIT1 = 4, CLOSE = 7, LAST_ACK = 9, LISTEN = 10 };
-/* include/uapi/linux/tcp.h, include/net/inet_connection_sock.h, include/linux/socket.h, include/net/tcp.h */
-enum { CA_RECOVERY = 3, CA_LOSS = 4 };
-#define TIMER_LOSS_PROBE 5
-#define FAMILY_INET 2
-#define FAMILY_INET6 10
-#define PROTOCOL_TCP 6
-#define INFINITE_SSTHRESH 0x7fffffff
 
 #define NO_CAUSE CAUSES
 
@@ -61,8 +51,9 @@ struct followed {
 	__u8 cause;       /* of the last retransmission */
 	__u8 has_key;
 	__u8 ignored;     /* of another network namespace, or of a process that is not asked for */
+	__u8 syn_expected; /* its SYN is counted in `expected` */
 	__u8 has_total;   /* retransmissions has been set: what is more than that happened since */
-	__u8 unused[2];
+	__u8 unused[1];
 };
 
 /* One for each program that may interrupt another: of a process, of a softirq, of an interrupt. */
@@ -187,6 +178,16 @@ static __always_inline struct followed *followed_of(struct scratch *s, __u64 sk)
 	return f ? f : follow(s, sk);
 }
 
+/* Of the process, whatever its threads are called. */
+static __always_inline void read_current_comm(void *comm)
+{
+	if (HAS_process_comm)
+		bpf_probe_read_kernel(comm, NAME_BYTES,
+				      (void *)(read_pointer(bpf_get_current_task() + TASK_GROUP_LEADER) + TASK_COMM));
+	else
+		bpf_get_current_comm(comm, NAME_BYTES);
+}
+
 #ifdef PROCESS_FILTER
 /* SELECTION */
 
@@ -205,11 +206,54 @@ static __always_inline int is_selected_flow(struct socket_key *key)
 	return selected.lookup(key) != NULL;
 }
 
-/* Packets of this socket are wanted, or not any more; before a connection's SYN its local port may not be known. */
-static __always_inline void select_packets(struct scratch *s, __u64 sk, const struct followed *f)
+#ifdef HAVE_KPROBES
+#define expect_syn(key, f) ((void)0)
+#define expect_no_syn(key, f) ((void)0)
+#else
+/* connect() has begun; which local port it will have is not known yet. */
+static __always_inline void expect_syn(struct socket_key *key, struct followed *f)
 {
-	if (read_key(s, sk, &s->record.key, 0))
-		select_flow(&s->record.key, !f->ignored);
+	__u32 one = 1, *count;
+
+	if (f->ignored || key->local_port)
+		return;
+	f->syn_expected = 1;
+	count = expected.lookup(key);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		expected.update(key, &one);
+}
+
+/* connect() is over.  A SYN that did not come this way is not to be mistaken for another one. */
+static __always_inline void expect_no_syn(struct socket_key *key, struct followed *f)
+{
+	__u16 port = key->local_port;
+
+	if (!f->syn_expected)
+		return;
+	f->syn_expected = 0;
+	if (port && is_selected_flow(key))
+		return;
+	key->local_port = 0;
+	is_expected(key);
+	key->local_port = port;
+}
+#endif
+
+/* Packets of this socket are wanted, or not any more. */
+static __always_inline void select_packets(struct scratch *s, __u64 sk, struct followed *f, __u8 state)
+{
+	struct socket_key *key = &s->record.key;
+
+	if (!read_key(s, sk, key, 0))
+		return;
+	if (state == SYN_SENT)
+		expect_syn(key, f);
+	else
+		expect_no_syn(key, f);
+	if (key->local_port)
+		select_flow(key, !f->ignored);
 }
 
 /* A process listens: packets that open a connection to its port are wanted. */
@@ -225,7 +269,7 @@ static __always_inline void select_listener(struct scratch *s, __u64 sk)
 #else
 #define current_is_selected() 1
 #define is_selected_flow(key) 1
-#define select_packets(s, sk, f) ((void)0)
+#define select_packets(s, sk, f, state) ((void)0)
 #define select_listener(s, sk) ((void)0)
 #endif
 
@@ -238,8 +282,9 @@ static __always_inline void owned_by_current(struct followed *f, __u8 source)
 	f->pid = bpf_get_current_pid_tgid() >> 32;
 	f->uid = bpf_get_current_uid_gid();
 	f->cgroup_id = bpf_get_current_cgroup_id();
-	bpf_get_current_comm(f->comm, sizeof(f->comm));
-	f->ignored = !current_is_selected();
+	read_current_comm(f->comm);
+	if (source == OWNER_OPENED)
+		f->ignored = !current_is_selected();
 }
 
 /* Retransmissions that were not accounted for yet have this cause. */
@@ -253,80 +298,6 @@ static __always_inline void settle(struct followed *f, __u32 retransmissions, __
 	HIDE(index);
 	if (more > 0 && index < CAUSES)
 		f->retransmissions_by[index] += more;
-}
-
-static __always_inline __u8 cause_of(const __u8 *image)
-{
-	__u8 state = FIELD_state(image);
-
-	if (state == SYN_SENT)
-		return CAUSE_SYN;
-	if (state == SYN_RECV)
-		return CAUSE_SYN_ACK;
-	if (FIELD_ca_state(image) == CA_LOSS)
-		return CAUSE_RTO;
-	if (FIELD_ca_state(image) == CA_RECOVERY || FIELD_lost_out(image)) /* lost, and the state undone or not there yet */
-		return CAUSE_FAST;
-	return FIELD_pending(image) == TIMER_LOSS_PROBE ? CAUSE_TLP : CAUSE_OTHER;
-}
-
-/* tcp_get_info_chrono_stats() */
-static __always_inline void view_times(struct socket_view *v, const __u8 *image)
-{
-	__u32 running = FIELD_chrono_type(image), since = (__u32)bpf_jiffies64() - FIELD_chrono_start(image);
-	__u64 busy = FIELD_chrono_busy(image), window = FIELD_chrono_rwnd(image), buffer = FIELD_chrono_sndbuf(image);
-
-	if (running == 1)
-		busy += since;
-	if (running == 2)
-		window += since;
-	if (running == 3)
-		buffer += since;
-	v->busy_us = KNOWN(chrono_busy, (busy + window + buffer) * TICK_US);
-	v->rwnd_limited_us = KNOWN(chrono_rwnd, window * TICK_US);
-	v->sndbuf_limited_us = KNOWN(chrono_sndbuf, buffer * TICK_US);
-}
-
-/* tcp_compute_delivery_rate() */
-static __always_inline __s64 delivery_rate(const __u8 *image)
-{
-	__u64 interval_us = FIELD_rate_interval_us(image), rate = FIELD_rate_delivered(image);
-
-	if (!HAS_rate_delivered || !interval_us || !rate)
-		return -1;
-	return rate * FIELD_mss_cache(image) * 1000000 / interval_us;
-}
-
-/* As tcp_get_info() puts these numbers; a time of 0 was never measured. */
-static __always_inline void view_numbers(struct socket_view *v, const __u8 *image)
-{
-	__u32 srtt_us = FIELD_srtt_us(image), ssthresh = FIELD_snd_ssthresh(image);
-	__u64 pacing = FIELD_pacing_rate(image);
-
-	v->bytes_sent = KNOWN(bytes_sent, FIELD_bytes_sent(image));
-	v->bytes_retransmitted = KNOWN(bytes_retrans, FIELD_bytes_retrans(image));
-	v->bytes_acked = KNOWN(bytes_acked, FIELD_bytes_acked(image));
-	v->bytes_received = KNOWN(bytes_received, FIELD_bytes_received(image));
-	v->delivery_rate_bytes_per_s = delivery_rate(image);
-	v->pacing_rate_bytes_per_s = HAS_pacing_rate && pacing != ~0ULL ? pacing : -1;
-	v->srtt_us = HAS_srtt_us && srtt_us ? srtt_us >> 3 : -1;
-	v->rttvar_us = HAS_mdev_us && srtt_us ? FIELD_mdev_us(image) >> 2 : -1;
-	v->rtt_min_us = KNOWN(rtt_min, FIELD_rtt_min(image));
-	v->rto_us = KNOWN(rto, FIELD_rto(image) * TICK_US);
-	v->cwnd_packets = KNOWN(snd_cwnd, FIELD_snd_cwnd(image));
-	v->ssthresh_packets = HAS_snd_ssthresh && ssthresh < INFINITE_SSTHRESH ? ssthresh : -1;
-	v->lost_packets = KNOWN(lost_out, FIELD_lost_out(image));
-	v->sacked_packets = KNOWN(sacked_out, FIELD_sacked_out(image));
-	v->in_flight_packets = KNOWN(packets_out, FIELD_packets_out(image) - FIELD_sacked_out(image) -
-				     FIELD_lost_out(image) + FIELD_retrans_out(image));
-	v->reordering_packets = KNOWN(reordering, FIELD_reordering(image));
-	v->delivered_packets = KNOWN(delivered, FIELD_delivered(image));
-	v->dsack_duplicates = KNOWN(dsack_dups, FIELD_dsack_dups(image));
-	v->snd_wnd_bytes = KNOWN(snd_wnd, FIELD_snd_wnd(image));
-	v->rcv_wnd_bytes = KNOWN(rcv_wnd, FIELD_rcv_wnd(image));
-	v->retransmissions = KNOWN(total_retrans, FIELD_total_retrans(image));
-	v->congestion_state = KNOWN(ca_state, FIELD_ca_state(image));
-	view_times(v, image);
 }
 
 static __always_inline void view_owner(struct socket_view *v, const struct followed *f)
@@ -351,21 +322,12 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 		f->ignored = 1;
 		return 0;
 	}
-	if (f->owner_source == OWNER_UNKNOWN && !is_selected_flow(&f->key))
+	if (f->owner_source != OWNER_OPENED && !is_selected_flow(&f->key))
 		return 0;
 	f->has_key = f->key.local_port != 0;
 	if (f->cgroup_id < 0)
 		f->cgroup_id = read_cgroup_id(s->image);
 	return 1;
-}
-
-/* Nothing but who it is and whose. */
-static __always_inline void view_nothing(struct socket_view *v)
-{
-	__builtin_memset(v, 0xff, sizeof(*v));
-	__builtin_memset(v->comm, 0, 2 * NAME_BYTES);
-	v->role = ROLE_UNKNOWN;
-	v->owner_source = OWNER_UNKNOWN;
 }
 
 /* From CLOSED to SYN-SENT the socket went before it had a port; now it has one. */
@@ -538,7 +500,7 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 		if (state == FIN_WAIT1 || state == LAST_ACK)
 			owned_by_current(f, OWNER_USED);
 		if (state == SYN_SENT || old_state == SYN_SENT)
-			select_packets(s, sk, f);
+			select_packets(s, sk, f, state);
 	}
 	/* Before the SYN and at a child's birth the addresses are not complete. */
 	if (f && state != SYN_SENT && state != SYN_RECV && is_wanted(s, sk, f)) {
@@ -570,7 +532,7 @@ static __always_inline void on_opened(void *ctx, __u64 sk, __u8 role)
 	if (f) {
 		f->role = role;
 		owned_by_current(f, OWNER_OPENED);
-		select_packets(s, sk, f);
+		select_packets(s, sk, f, ESTABLISHED);
 		if (is_wanted(s, sk, f)) {
 			READ_VIEW(s->image, sk);
 			s->record.segments = s->record.cause = s->record.old_state = 0;
@@ -617,6 +579,13 @@ int socket_state(struct pt_regs *ctx)
 
 	bpf_probe_read_kernel(&old_state, sizeof(old_state), (void *)(sk + OFFSET_state));
 	on_state(ctx, sk, old_state, KPROBE_ARGUMENT_1);
+	return 0;
+}
+
+/* inet_csk_listen_start(sk): without tcp_set_state() */
+int socket_listen(struct pt_regs *ctx)
+{
+	on_state(ctx, KPROBE_ARGUMENT_0, CLOSE, LISTEN);
 	return 0;
 }
 

@@ -28,7 +28,7 @@ def enter_namespace(options: Options) -> None:
 
 
 def probe_options(options: Options) -> "ProbeOptions | None":
-    """How the kernel's sockets are to be followed; None: not at all.  Raises TcptraceError for a cgroup not found."""
+    """How the kernel's sockets are to be followed; None: not at all.  Raises TcptraceError for what is not there."""
     if options.probes == "off":
         return None
     from tcptrace.sources.live.network_namespace import inode
@@ -50,4 +50,6 @@ def _selection(options: Options) -> "ProcessSelection":
     cgroups = Cgroups()
     asked = [cgroups.cgroup_of_path(path) for path in options.cgroup]
     asked += [cgroups.find_cgroup(container) for container in options.container]
-    return ProcessSelection(options.pid, options.comm, tuple(asked))
+    selection = ProcessSelection(options.pid, options.comm, tuple(asked))
+    selection.require_processes()
+    return selection

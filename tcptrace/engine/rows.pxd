@@ -175,13 +175,13 @@ cdef struct connection:
     int64_t recent_syn_ns   # of the last SYN without ACK; valid with syn_without_ack
     int32_t newer           # the list of its kind by last activity; -1 at the end
     int32_t older
+    int64_t since_ns        # what that list is in the order of: last packet, or the kernel's word that it is open
     uint8_t reset
     uint8_t reset_early     # before both FINs were seen
     uint8_t first_to_close  # 1: src, 2: dst; who sent the first FIN, or the RST
     uint8_t syn_without_ack
     uint8_t syn_from        # which end sent the last SYN without ACK
     uint8_t by_activity     # which list it is in (engine.activity)
-    int64_t since_ns        # what that list is in the order of: last packet, or the kernel's word that it is open
     uint8_t queued          # it waits in the queue of rows to ask the kernel about (engine.asking)
     uint8_t confirm         # ask whether its sockets are open, whatever was heard of them
     # Of its sockets, one bit an end: 1 src, 2 dst.

@@ -355,8 +355,10 @@ cdef class Table:
 
     cdef inline void _move(self, int32_t row, int kind, int64_t since_ns) noexcept nogil:
         """To the front of that list."""
-        unlink(self.lists, self.rows, row)
         self.rows[row].since_ns = since_ns
+        if self.lists[kind].newest == row:
+            return
+        unlink(self.lists, self.rows, row)
         append(self.lists, self.rows, row, kind)
 
     cdef int32_t _free_row(self) noexcept nogil:
@@ -370,13 +372,14 @@ cdef class Table:
         return row
 
     cdef void _clear(self, int32_t row, uint64_t hash) noexcept nogil:
-        """The next connection's row, all zero.  Sockets are cleared only where there were some: few rows have any."""
+        """The next connection's row, all zero, as it is before its first use."""
         cdef connection *c = &self.rows[row]
         cdef uint8_t queued = c.queued
-        if c.told:
-            memset(&c.row.src_socket, 0, 2 * sizeof(socket_view))
-        memset(c, 0, <uint8_t *>&c.row.src_socket - <uint8_t *>c)
-        memset(&c.ends, 0, sizeof(connection) - (<uint8_t *>&c.ends - <uint8_t *>c))
+        if c.row.id:
+            if c.told:  # few rows have sockets
+                memset(&c.row.src_socket, 0, 2 * sizeof(socket_view))
+            memset(c, 0, <uint8_t *>&c.row.src_socket - <uint8_t *>c)
+            memset(&c.ends, 0, sizeof(connection) - (<uint8_t *>&c.ends - <uint8_t *>c))
         self.last_id += 1
         self.connections += 1
         c.row.id = self.last_id

@@ -26,13 +26,18 @@ _RETRANSMISSION_NUMBERS: Final = (
 
 
 def socket_events(records: Records, connection_ids: npt.NDArray[Any], info: TraceInfo) -> Iterator[dict[str, Any]]:
-    """One object a record, in their order; records of other kinds are passed over."""
+    """One object a record, in their order, but for other kinds and for states set anew to what they were.
+
+    (The kernel does that in close() after shutdown().)
+    """
+    is_retransmission = records["event"] == SOCKET_RETRANSMISSION
+    is_change = (records["event"] == SOCKET_STATE) & (records["old_state"] != records["view"]["state"])
     events: list[dict[str, Any] | None] = [None] * len(records)
-    for kind, name, fields in (
-        (SOCKET_RETRANSMISSION, "retransmission", _retransmissions),
-        (SOCKET_STATE, "state", _states),
+    for wanted, name, fields in (
+        (is_retransmission, "retransmission", _retransmissions),
+        (is_change, "state", _states),
     ):
-        places = np.flatnonzero(records["event"] == kind)
+        places = np.flatnonzero(wanted)
         if not len(places):
             continue
         chosen = records[places]

@@ -34,13 +34,25 @@ ABILITIES: Final[Mapping[str, Sequence[str]]] = {
         "test_sockets.py::test_a_quiet_socket[tracepoints]",
         "test_retransmission_counts.py::test_a_queue_that_is_too_short[tracepoints]",
     ),
-    "owners": (),
-    "filters": ("test_live.py::test_the_filter_is_libpcaps[tcp and not (port 80 or port 22)-]",),
+    "owners": (
+        "test_owners.py::test_a_thousand_short_connections",
+        "test_owners.py::test_who_connects_and_who_accepts",
+        "test_owners.py::test_cgroups_and_containers",
+        "test_owners.py::test_opened_before_the_trace",
+    ),
+    "filters": (
+        "test_live.py::test_the_filter_is_libpcaps[tcp and not (port 80 or port 22)-]",
+        "test_process_filters.py::test_over_lo[a process]",
+        "test_process_filters.py::test_over_lo[a worker]",
+        "test_process_filters.py::test_over_lo[a cgroup with what is below]",
+        "test_process_filters.py::test_many_at_once",
+    ),
     "netem": ("test_netem.py", "test_retransmission_counts.py::test_a_link_that_loses_one_in_a_hundred[kprobes]"),
     "cleanup": (
         "test_lifecycle.py::test_a_signal_ends_with_the_summary[2]",
         "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[True]",
         "test_guard_end.py::test_killed_when_attached",
+        "test_probe_cleanup.py",
     ),
 }
 

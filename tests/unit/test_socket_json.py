@@ -208,10 +208,11 @@ def test_events_come_in_their_order(info: TraceInfo, validator: Any) -> None:
         (SOCKET_SAMPLE, {}, VIEW),
         (SOCKET_RETRANSMISSION, {"cause": CAUSES.index("rto"), "segments": 2}, VIEW),
         (SOCKET_FOUND, {}, VIEW),
-        (SOCKET_STATE, {}, {}),
+        (SOCKET_STATE, {"old_state": KERNEL_STATES.index("FIN-WAIT-1")}, {"state": "FIN-WAIT-1"}),  # was that before
+        (SOCKET_STATE, {}, {"state": "SYN-SENT"}),
         (SOCKET_RETRANSMISSION, {"cause": CAUSES.index("tlp")}, {}),
     )
-    events = written(SocketBatch(records, np.array([7, 7, 7, 7, 0, 0], "u8")), info)
+    events = written(SocketBatch(records, np.array([7, 7, 7, 7, 7, 0, 0], "u8")), info)
     assert [event["event"] for event in events] == ["state", "retransmission", "state", "retransmission"]
     of_socket = {
         "schema_version": 1,
@@ -255,7 +256,7 @@ def test_events_come_in_their_order(info: TraceInfo, validator: Any) -> None:
 
 
 def test_many_events_are_written_in_batches(info: TraceInfo) -> None:
-    records = records_of(*[(SOCKET_STATE, {}, {})] * (BATCH_LINES + 3))
+    records = records_of(*[(SOCKET_STATE, {}, {"state": "CLOSED"})] * (BATCH_LINES + 3))
     events = written(SocketBatch(records, np.arange(len(records), dtype="u8")), info)
     assert [event["connection_id"] for event in events] == [None, *range(1, len(records))]
 

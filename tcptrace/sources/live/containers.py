@@ -37,10 +37,10 @@ class Mount:
 
 @dataclass(frozen=True)
 class Cgroup:
-    """A cgroup as the kernel numbers it; `level` is its depth, 0 the root's, as bpf_*_ancestor_cgroup_id() counts."""
+    """A cgroup as the kernel numbers it, and its directory."""
 
     id: int
-    level: int
+    folder: str
 
 
 def find_mount() -> Mount | None:
@@ -170,11 +170,7 @@ class Cgroups:
 
     def _cgroup(self, number: int, path: str) -> Cgroup:
         mount = self._require_mount()
-        # Only the root of all cgroups has no type; a namespace's does, and how deep it is cannot be told from inside.
-        if mount.root == "/" and os.path.exists(f"{mount.folder}/cgroup.type"):
-            raise MissingFeatureError("cgroups cannot be filtered by inside a cgroup namespace (in a container)")
-        parts = [part for part in f"{mount.root}/{path}".split("/") if part]
-        return Cgroup(number, len(parts))
+        return Cgroup(number, mount.folder if path == "/" else f"{mount.folder}{path}")
 
     def _walk(self) -> dict[int, str]:
         """Id -> path of every cgroup that is there now."""

@@ -9,12 +9,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from tcptrace.errors import TcptraceError
 from tcptrace.records import NAME_BYTES, SOCKET_KEY
+from tcptrace.sources.live import bcc_loader
 from tcptrace.sources.live.containers import Cgroup, Cgroups
 from tcptrace.sources.live.sock_diag import LISTEN, Sockets
 from tcptrace.sources.live.socket_owners import PROC, socket_inodes
 
 WORD_BYTES: Final = 8
+CGROUP_MAP: Final = "selected_cgroups"
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,30 @@ class ProcessSelection:
     def __bool__(self) -> bool:
         return bool(self.pids or self.comms or self.cgroups)
 
+    def require_processes(self) -> None:
+        """TcptraceError if one of the pids is no process's: nothing would ever be seen of it."""
+        for pid in self.pids:
+            try:
+                with open(f"{PROC}/{pid}/status", encoding="utf-8", errors="replace") as lines:
+                    process = int(next(line.split()[1] for line in lines if line.startswith("Tgid:")))
+            except (OSError, StopIteration):
+                raise TcptraceError(f"no such process: {pid}") from None
+            if process != pid:
+                raise TcptraceError(f"no such process: {pid} is a thread of process {process}")
+
     def source(self) -> str:
         """current_is_selected() for bpf/socket.c: whether the process at work now is one of these."""
         tests = [self._any_pid(), self._any_comm(), self._any_cgroup()]
+        table = [f"BPF_CGROUP_ARRAY({CGROUP_MAP}, {len(self.cgroups)});"] if self.cgroups else []
         return "\n".join(
             [
+                *table,
                 "static __always_inline int current_is_selected(void)",
                 "{",
                 f"\t__u64 comm[{NAME_BYTES // WORD_BYTES}] = {{}};",
                 "\t__u32 pid = bpf_get_current_pid_tgid() >> 32;",
                 "",
-                "\tbpf_get_current_comm(comm, sizeof(comm));",
+                "\tread_current_comm(comm);",
                 f"\treturn {' && '.join(test for test in tests if test)};",
                 "}",
             ]
@@ -53,7 +69,23 @@ class ProcessSelection:
         )
 
     def _any_cgroup(self) -> str:
-        return _any(f"bpf_get_current_ancestor_cgroup_id({one.level}) == {one.id}ULL" for one in self.cgroups)
+        # Not by bpf_get_current_ancestor_cgroup_id(), which tracing programs have from Linux 5.14 on only.
+        return _any(f"{CGROUP_MAP}.check_current_task({index}) == 1" for index in range(len(self.cgroups)))
+
+    def put_cgroups(self, programs: Any) -> None:
+        """Tell the programs which cgroups these are, before they run.  TcptraceError if one is gone."""
+        if not self.cgroups:
+            return
+        fds = []
+        try:
+            for one in self.cgroups:
+                fds.append(os.open(one.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            bcc_loader.put_in_map(programs, CGROUP_MAP, dict(enumerate(fds)))
+        except FileNotFoundError as error:
+            raise TcptraceError(f"no such cgroup any more: {error.filename}") from error
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def inodes(self, cgroups: Cgroups) -> set[int]:
         """Sockets that these processes have open now; as root, that is of every user."""

@@ -59,12 +59,19 @@ VIEW_FIELDS: Final = {
 CHRONO_STAT: Final = ("chrono_busy", "chrono_rwnd", "chrono_sndbuf")
 # Without these there is nothing that could be told of a socket.
 NEEDED: Final = ("family", "state", "net", "daddr", "rcv_saddr", "dport", "num", "sport")
-# Offsets in other structs, by pointer from a socket: name of the constant: struct, path.
+# Offsets in other structs, by pointer from a socket or a task: name of the constant: struct, path.
 POINTED: Final = {
     "NETNS_INUM": ("net", "ns.inum"),
     "CGROUP_KN": ("cgroup", "kn"),
     "KERNFS_ID": ("kernfs_node", "id"),
     "CA_OPS_NAME": ("tcp_congestion_ops", "name"),
+    "TASK_GROUP_LEADER": ("task_struct", "group_leader"),
+    "TASK_COMM": ("task_struct", "comm"),
+}
+# What needs several of POINTED at once.
+CHAINS: Final = {
+    "kernfs_id": ("CGROUP_KN", "KERNFS_ID"),
+    "process_comm": ("TASK_GROUP_LEADER", "TASK_COMM"),
 }
 # The way from accept()'s file descriptor to its socket.
 TASK_FILES: Final = {
@@ -92,9 +99,8 @@ def layout_source(types: KernelTypes) -> str:
         raise MissingFeatureError(f"this kernel's sockets have no {', '.join(missing)}")
     lines = [line for name, field in (key | view).items() for line in _field(name, field)]
     lines += _constants(types, POINTED)
-    lines.append(
-        f"#define HAS_kernfs_id {int(all(types.field(*POINTED[name]) for name in ('CGROUP_KN', 'KERNFS_ID')))}"
-    )
+    for name, chain in CHAINS.items():
+        lines.append(f"#define HAS_{name} {int(all(types.field(*POINTED[one]) for one in chain))}")
     protocol = types.field("sock", "sk_protocol")
     lines.append(f"#define OFFSET_protocol {protocol.offset if protocol else 0}")
     image_bytes = 0

@@ -48,6 +48,7 @@ class Place:
     at_return: bool = False
     needed: bool = False
     prefers_tracepoint: bool = False
+    selects: bool = False  # only of use where processes are chosen
 
 
 PLACES: Final = (
@@ -58,6 +59,8 @@ PLACES: Final = (
     Place("socket_synack", "ON_SYNACK", "tcp_rtx_synack", "tcp_retransmit_synack", prefers_tracepoint=True),
     Place("socket_destroyed", "ON_DESTROYED", "tcp_v4_destroy_sock", "tcp_destroy_sock", needed=True),
     Place("socket_state", None, "tcp_set_state", "inet_sock_set_state", needed=True),
+    # With the tracepoint, socket_state sees this, too.
+    Place("socket_listen", None, "inet_csk_listen_start", None, selects=True),
     Place("socket_connect", None, "tcp_connect", None),
     Place("socket_accept", None, "inet_csk_accept", "sys_exit", at_return=True),
 )  # fmt: skip
@@ -102,7 +105,8 @@ class SocketProbes:
         self._machine = machine
         self._types = KernelTypes()
         self._kprobes = self._use_kprobes()
-        self._chosen = [chosen for place in PLACES if (chosen := self._choose(place)) is not None]
+        places = [place for place in PLACES if options.selection or not place.selects]
+        self._chosen = [chosen for place in places if (chosen := self._choose(place)) is not None]
 
     def _use_kprobes(self) -> bool:
         if self.options.way == "tracepoints":
@@ -175,6 +179,7 @@ class SocketProbes:
     def attach(self, programs: Any, ring_fds: dict[int, int]) -> None:
         """Records go to these rings from now on.  Raises MissingFeatureError if a needed place refuses."""
         bcc_loader.put_in_map(programs, "socket_records", ring_fds)
+        self.options.selection.put_cgroups(programs)
         for one in self._chosen:
             place = one.place
             if one.by_kprobe:
