@@ -158,7 +158,7 @@ enum socket_event {
 /* Of a retransmission. */
 enum cause {
 	CAUSE_RTO = 0,     /* the retransmission timer ran out, or what followed it in state Loss (RFC 6298) */
-	CAUSE_FAST = 1,    /* in state Recovery (RFC 6675, RFC 8985) */
+	CAUSE_FAST = 1,    /* in state Recovery (RFC 6675, RFC 8985), or with segments marked as lost otherwise */
 	CAUSE_TLP = 2,     /* tail loss probe (RFC 8985 section 7) */
 	CAUSE_SYN = 3,
 	CAUSE_SYN_ACK = 4,
