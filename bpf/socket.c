@@ -22,11 +22,9 @@
 #if defined(ARCH_X86_64)
 #define KPROBE_ARGUMENT_0 (ctx->di)
 #define KPROBE_ARGUMENT_1 (ctx->si)
-#define KPROBE_RESULT (ctx->ax)
 #else /* arm64 */
 #define KPROBE_ARGUMENT_0 (ctx->regs[0])
 #define KPROBE_ARGUMENT_1 (ctx->regs[1])
-#define KPROBE_RESULT (ctx->regs[0])
 #endif
 #define KPROBE_ARGUMENT(n) KPROBE_ARGUMENT_##n
 #define PASTE(a, b) a##b
@@ -171,11 +169,22 @@ static __always_inline struct followed *follow(struct scratch *s, __u64 sk)
 	return (struct followed *)sockets.lookup(&sk);
 }
 
+/*
+ * For events of which a connection has few.  The kernel passes over a program that interrupts itself (or any other
+ * kprobe's), so the end of the socket that was at this address before may not have been seen.
+ */
 static __always_inline struct followed *followed_of(struct scratch *s, __u64 sk)
 {
 	struct followed *f = (struct followed *)sockets.lookup(&sk);
+	__u64 now[5], before[5], differ = 0; /* addresses, ports, namespace */
 
-	return f ? f : follow(s, sk);
+	if (f && f->has_key && read_key(s, sk, &s->record.key, 0)) {
+		__builtin_memcpy(now, &s->record.key, sizeof(now));
+		__builtin_memcpy(before, &f->key, sizeof(before));
+		differ = (now[0] ^ before[0]) | (now[1] ^ before[1]) | (now[2] ^ before[2]) | (now[3] ^ before[3]) |
+			 (now[4] ^ before[4]);
+	}
+	return f && !differ ? f : follow(s, sk);
 }
 
 /* Of the process, whatever its threads are called. */
@@ -570,39 +579,6 @@ int socket_destroyed(CONTEXT(ON_DESTROYED) *ctx)
 	return 0;
 }
 
-#ifdef HAVE_KPROBES
-/* tcp_set_state(sk, state) */
-int socket_state(struct pt_regs *ctx)
-{
-	__u64 sk = KPROBE_ARGUMENT_0;
-	__u8 old_state = 0;
-
-	bpf_probe_read_kernel(&old_state, sizeof(old_state), (void *)(sk + OFFSET_state));
-	on_state(ctx, sk, old_state, KPROBE_ARGUMENT_1);
-	return 0;
-}
-
-/* inet_csk_listen_start(sk): without tcp_set_state() */
-int socket_listen(struct pt_regs *ctx)
-{
-	on_state(ctx, KPROBE_ARGUMENT_0, CLOSE, LISTEN);
-	return 0;
-}
-
-/* tcp_connect(sk) */
-int socket_connect(struct pt_regs *ctx)
-{
-	on_opened(ctx, KPROBE_ARGUMENT_0, ROLE_ACTIVE);
-	return 0;
-}
-
-/* What inet_csk_accept() returns. */
-int socket_accept(struct pt_regs *ctx)
-{
-	on_opened(ctx, KPROBE_RESULT, ROLE_PASSIVE);
-	return 0;
-}
-#else
 static __always_inline int is_tcp(__u64 sk)
 {
 	__u16 protocol = 0;
@@ -621,7 +597,27 @@ int socket_state(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-#ifdef HAVE_TASK_FILES
+#ifdef HAVE_KPROBES
+/* tcp_connect(sk) */
+int socket_connect(struct pt_regs *ctx)
+{
+	on_opened(ctx, KPROBE_ARGUMENT_0, ROLE_ACTIVE);
+	return 0;
+}
+#endif
+
+#ifdef ACCEPT_BY_KPROBE
+/*
+ * security_sock_graft(sk, socket): accept() puts the socket that it has got into its file.  Not inet_csk_accept()'s
+ * return: of those who wait in there the kernel follows as many as it has CPUs, and none who was there before.
+ */
+int socket_accept(struct pt_regs *ctx)
+{
+	if (is_tcp(KPROBE_ARGUMENT_0))
+		on_opened(ctx, KPROBE_ARGUMENT_0, ROLE_PASSIVE);
+	return 0;
+}
+#elif defined(HAVE_TASK_FILES)
 /* sys_exit(regs, result) of accept(2) and accept4(2): the socket behind the file descriptor that it returns. */
 int socket_accept(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -643,5 +639,4 @@ int socket_accept(struct bpf_raw_tracepoint_args *ctx)
 	on_opened(ctx, at, ROLE_PASSIVE);
 	return 0;
 }
-#endif
 #endif

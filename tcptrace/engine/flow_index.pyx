@@ -1,10 +1,10 @@
-"""From the two ends of a packet or a socket to its connection, either way round, in one look-up."""
+"""From the two ends of a packet to its connection, either way round, in one look-up."""
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from tcptrace.engine.rows cimport connection
-from tcptrace.records cimport packet_record, socket_key
+from tcptrace.records cimport packet_record
 
 
 cdef inline uint64_t mix(uint64_t value) noexcept nogil:
@@ -28,38 +28,27 @@ cdef uint64_t hash_of(const flow_index *index, const packet_record *p) noexcept 
     )
 
 
-cdef uint64_t hash_of_socket(const flow_index *index, const socket_key *key) noexcept nogil:
-    """That of its packets."""
-    return mix(
-        hash_end(index.seed, key.local_addr, key.local_port) + hash_end(index.seed, key.remote_addr, key.remote_port)
-    )
-
-
-cdef inline int side_of(
-    const connection *c, const uint8_t *from_addr, uint16_t from_port, const uint8_t *to_addr, uint16_t to_port,
-    uint8_t ip_version
-) noexcept nogil:
-    """0 if what runs so runs from src to dst of c, 1 if the other way, -1 if it is not of c."""
-    if ip_version != c.row.ip_version:
+cdef inline int side_of(const connection *c, const packet_record *p) noexcept nogil:
+    """0 if p runs from src to dst of c, 1 if the other way, -1 if it is not of c."""
+    if p.ip_version != c.row.ip_version:
         return -1  # IPv6 packets may carry v4-mapped addresses
     if (
-        from_port == c.row.src_port and to_port == c.row.dst_port
-        and memcmp(from_addr, c.row.src_addr, 16) == 0 and memcmp(to_addr, c.row.dst_addr, 16) == 0
+        p.src_port == c.row.src_port and p.dst_port == c.row.dst_port
+        and memcmp(p.src_addr, c.row.src_addr, 16) == 0 and memcmp(p.dst_addr, c.row.dst_addr, 16) == 0
     ):
         return 0
     if (
-        from_port == c.row.dst_port and to_port == c.row.src_port
-        and memcmp(from_addr, c.row.dst_addr, 16) == 0 and memcmp(to_addr, c.row.src_addr, 16) == 0
+        p.src_port == c.row.dst_port and p.dst_port == c.row.src_port
+        and memcmp(p.src_addr, c.row.dst_addr, 16) == 0 and memcmp(p.dst_addr, c.row.src_addr, 16) == 0
     ):
         return 1
     return -1
 
 
-cdef inline int32_t find_ends(
-    const flow_index *index, connection *rows, uint64_t hash, const uint8_t *from_addr, uint16_t from_port,
-    const uint8_t *to_addr, uint16_t to_port, uint8_t ip_version, int *x
+cdef int32_t find(
+    const flow_index *index, connection *rows, uint64_t hash, const packet_record *p, int *x
 ) noexcept nogil:
-    """The row of the connection between the two and in x which end is the first of them; -1 if there is none."""
+    """The row of p's connection and in x which end sent it; -1 if there is none."""
     cdef uint64_t at = hash & index.mask, slot
     cdef int32_t row
     while True:
@@ -68,26 +57,10 @@ cdef inline int32_t find_ends(
             return -1
         if slot >> 32 == hash >> 32:
             row = <int32_t>(<uint32_t>slot - 1)
-            x[0] = side_of(&rows[row], from_addr, from_port, to_addr, to_port, ip_version)
+            x[0] = side_of(&rows[row], p)
             if x[0] >= 0:
                 return row
         at = (at + 1) & index.mask
-
-
-cdef int32_t find(
-    const flow_index *index, connection *rows, uint64_t hash, const packet_record *p, int *x
-) noexcept nogil:
-    """The row of p's connection and in x which end sent it; -1 if there is none."""
-    return find_ends(index, rows, hash, p.src_addr, p.src_port, p.dst_addr, p.dst_port, p.ip_version, x)
-
-
-cdef int32_t find_socket(
-    const flow_index *index, connection *rows, uint64_t hash, const socket_key *key, int *x
-) noexcept nogil:
-    """The row of the socket's connection and in x which end is the socket's own; -1 if there is none."""
-    return find_ends(
-        index, rows, hash, key.local_addr, key.local_port, key.remote_addr, key.remote_port, key.ip_version, x
-    )
 
 
 cdef void insert(flow_index *index, uint64_t hash, int32_t row) noexcept nogil:

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t
 from tcptrace.engine.rows cimport connection
 from tcptrace.records cimport packet_record, socket_key, socket_record
 
+cdef packet_record packet_of(const socket_key *key) noexcept nogil
 cdef bint is_joined(connection *c, int x, const socket_record *s) noexcept nogil
 cdef bint take_socket(connection *c, int x, const socket_record *s) noexcept nogil
 cdef bint makes_row(const socket_record *s) noexcept nogil

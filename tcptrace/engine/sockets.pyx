@@ -78,6 +78,17 @@ cdef bint is_held_open(connection *c) noexcept nogil:
 # --- Of which connection.
 
 
+cdef packet_record packet_of(const socket_key *key) noexcept nogil:
+    """Who sends to whom, in a packet that the socket would send: what its connection is looked up by."""
+    cdef packet_record p
+    memset(&p, 0, sizeof(p))
+    memcpy(p.src_addr, key.local_addr, 16)
+    memcpy(p.dst_addr, key.remote_addr, 16)
+    p.src_port, p.dst_port = key.local_port, key.remote_port
+    p.ip_version = key.ip_version
+    return p
+
+
 cdef inline bint opens(const socket_record *s) noexcept nogil:
     """The socket begins to connect: until now it was no connection's."""
     return s.event == SOCKET_STATE and s.view.state == KERNEL_SYN_SENT

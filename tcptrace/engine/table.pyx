@@ -14,7 +14,7 @@ from tcptrace.engine.analysis cimport analyse
 from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
 from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, count_packet, forget_rate, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
-from tcptrace.engine.flow_index cimport find, find_socket, flow_index, hash_of_socket, insert, remove
+from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
@@ -23,7 +23,7 @@ from tcptrace.engine.segments cimport release
 from tcptrace.engine.shared_memory cimport shared_memory
 from tcptrace.engine.sockets cimport (
     begin_with_packet, begin_with_socket, ends_to_ask, has_settled, is_held_open, is_joined, is_older_than_syn,
-    makes_row, shown_state, take_silence, take_socket, write_key,
+    makes_row, packet_of, shown_state, take_silence, take_socket, write_key,
 )
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.records cimport (
@@ -281,8 +281,9 @@ cdef class Table:
     cdef uint64_t _socket(self, const socket_record *s) noexcept nogil:
         """Take one record of a socket; its connection's id, 0 if there is none."""
         cdef int x = 0
-        cdef uint64_t hash = hash_of_socket(&self.index, &s.key)
-        cdef int32_t row = find_socket(&self.index, self.rows, hash, &s.key, &x)
+        cdef packet_record p = packet_of(&s.key)
+        cdef uint64_t hash = hash_of(&self.index, &p)
+        cdef int32_t row = find(&self.index, self.rows, hash, &p, &x)
         cdef connection *c
         if row < 0:
             if not makes_row(s):
@@ -355,11 +356,12 @@ cdef class Table:
 
     cdef inline void _move(self, int32_t row, int kind, int64_t since_ns) noexcept nogil:
         """To the front of that list."""
-        self.rows[row].since_ns = since_ns
+        cdef connection *rows = self.rows
+        rows[row].since_ns = since_ns
         if self.lists[kind].newest == row:
             return
-        unlink(self.lists, self.rows, row)
-        append(self.lists, self.rows, row, kind)
+        unlink(self.lists, rows, row)
+        append(self.lists, rows, row, kind)
 
     cdef int32_t _free_row(self) noexcept nogil:
         """A row that is not in use; -1 if there is none."""

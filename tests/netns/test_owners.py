@@ -70,7 +70,7 @@ def seen() -> Iterator[Seen]:
         seen.cgroups = stack.enter_context(cgroup2_folder())
         for name in CONTAINERS:
             (seen.cgroups / name).mkdir(parents=True)
-        # Cookies at both ends; and a pair of ports is one connection.
+        # Cookies at both ends; and no port out of TIME-WAIT: a pair of ports is one connection.
         namespace.run(["sysctl", "-qw", "net.ipv4.tcp_fastopen=3", "net.ipv4.tcp_tw_reuse=0"])
         conductor, load = (stack.enter_context(Conductor(one)) for one in (namespace, elsewhere))
         for place in BEFORE.values():

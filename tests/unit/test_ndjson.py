@@ -441,6 +441,7 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         "rtt_percentiles_dropped": 13,
         "socket_records": 14,
         "socket_records_lost": 0,
+        "sockets_without_room": 0,
         "malformed_tcp": None,
         "snapped": None,
         "unsupported_link": None,

@@ -43,10 +43,10 @@ def test_kprobes_where_they_are(kernel: Any) -> None:
         "socket_segment": "kprobe tcp_rcv_established",
         "socket_retransmission": "raw tracepoint tcp_retransmit_skb",
         "socket_synack": "raw tracepoint tcp_retransmit_synack",
-        "socket_destroyed": "kprobe tcp_v4_destroy_sock",
-        "socket_state": "kprobe tcp_set_state",
+        "socket_destroyed": "raw tracepoint tcp_destroy_sock",
+        "socket_state": "raw tracepoint inet_sock_set_state",
         "socket_connect": "kprobe tcp_connect",
-        "socket_accept": "kretprobe inet_csk_accept",
+        "socket_accept": "kprobe security_sock_graft",
     }
     assert "HAVE_KPROBES" in probes.defines()
     assert "IS_KPROBE_RETRANSMISSION=0" in probes.defines()
@@ -76,21 +76,15 @@ def test_what_was_asked_for(kernel: Any) -> None:
         SocketProbes(ProbeOptions("kprobes"))
 
 
-def test_listening_is_followed_where_processes_are_chosen(kernel: Any) -> None:
-    """By tracepoint socket_state sees it."""
-    kernel()
-    assert ways(SocketProbes(ProbeOptions(selection=SELECTION)))["socket_listen"] == "kprobe inet_csk_listen_start"
-    kernel(kprobes=False)
-    assert "socket_listen" not in ways(SocketProbes(ProbeOptions(selection=SELECTION)))
-
-
 @pytest.mark.parametrize(
     ("without", "program", "way"),
     [
         ({"tcp_retransmit_skb"}, "socket_retransmission", "kprobe __tcp_retransmit_skb"),
         ({"tcp_retransmit_synack"}, "socket_synack", "kprobe tcp_rtx_synack"),
-        ({"tcp_set_state"}, "socket_state", None),
-        ({"inet_csk_accept"}, "socket_accept", None),
+        ({"tcp_destroy_sock"}, "socket_destroyed", "kprobe tcp_v4_destroy_sock"),
+        ({"inet_sock_set_state"}, "socket_state", None),
+        ({"security_sock_graft"}, "socket_accept", "raw tracepoint sys_exit"),
+        ({"security_sock_graft", "fdt"}, "socket_accept", None),
     ],
 )
 def test_the_other_way_in(kernel: Any, without: set[str], program: str, way: str | None) -> None:
@@ -100,7 +94,7 @@ def test_the_other_way_in(kernel: Any, without: set[str], program: str, way: str
     elif program == "socket_accept":
         assert SocketProbes(ProbeOptions()).missing == [program]
     else:
-        with pytest.raises(MissingFeatureError, match="neither the function tcp_set_state nor"):
+        with pytest.raises(MissingFeatureError, match="nothing to follow sockets by: inet_sock_set_state"):
             SocketProbes(ProbeOptions())
 
 

@@ -142,12 +142,11 @@ def attach_raw_tracepoint(programs: Any, name: str, tracepoint: str) -> bool:
     return True
 
 
-def attach_kprobe(programs: Any, name: str, function: str, *, at_return: bool = False) -> bool:
-    """Run program `name` where the kernel's `function` begins or returns; False where it has none, or no kprobes."""
-    attach = programs.attach_kretprobe if at_return else programs.attach_kprobe
+def attach_kprobe(programs: Any, name: str, function: str) -> bool:
+    """Run program `name` where the kernel's `function` begins; False where it has none, or no kprobes."""
     with _stderr_aside():
         try:
-            attach(event=function.encode(), fn_name=name.encode())
+            programs.attach_kprobe(event=function.encode(), fn_name=name.encode())
         except Exception:
             return False
     return True

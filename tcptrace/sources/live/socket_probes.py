@@ -45,10 +45,8 @@ class Place:
     switch: str | None  # the define that says which way in it has
     kprobe: str | None
     tracepoint: str | None
-    at_return: bool = False
     needed: bool = False
     prefers_tracepoint: bool = False
-    selects: bool = False  # only of use where processes are chosen
 
 
 PLACES: Final = (
@@ -57,12 +55,13 @@ PLACES: Final = (
     Place("socket_retransmission", "ON_RETRANSMISSION", "__tcp_retransmit_skb", "tcp_retransmit_skb",
           needed=True, prefers_tracepoint=True),
     Place("socket_synack", "ON_SYNACK", "tcp_rtx_synack", "tcp_retransmit_synack", prefers_tracepoint=True),
-    Place("socket_destroyed", "ON_DESTROYED", "tcp_v4_destroy_sock", "tcp_destroy_sock", needed=True),
-    Place("socket_state", None, "tcp_set_state", "inet_sock_set_state", needed=True),
-    # With the tracepoint, socket_state sees this, too.
-    Place("socket_listen", None, "inet_csk_listen_start", None, selects=True),
+    # A kprobe is passed over where another one's program was interrupted; the tracepoint only where its own was.
+    Place("socket_destroyed", "ON_DESTROYED", "tcp_v4_destroy_sock", "tcp_destroy_sock",
+          needed=True, prefers_tracepoint=True),
+    # Also for what does not go through tcp_set_state(): a socket begins to listen, a child is born.
+    Place("socket_state", None, None, "inet_sock_set_state", needed=True, prefers_tracepoint=True),
     Place("socket_connect", None, "tcp_connect", None),
-    Place("socket_accept", None, "inet_csk_accept", "sys_exit", at_return=True),
+    Place("socket_accept", None, "security_sock_graft", "sys_exit"),
 )  # fmt: skip
 
 
@@ -87,7 +86,7 @@ class _Chosen:
         """What is attached to, in words."""
         if not self.by_kprobe:
             return f"raw tracepoint {self.place.tracepoint}"
-        return f"k{'ret' if self.place.at_return else ''}probe {self.place.kprobe}"
+        return f"kprobe {self.place.kprobe}"
 
 
 class SocketProbes:
@@ -105,8 +104,7 @@ class SocketProbes:
         self._machine = machine
         self._types = KernelTypes()
         self._kprobes = self._use_kprobes()
-        places = [place for place in PLACES if options.selection or not place.selects]
-        self._chosen = [chosen for place in places if (chosen := self._choose(place)) is not None]
+        self._chosen = [chosen for place in PLACES if (chosen := self._choose(place)) is not None]
 
     def _use_kprobes(self) -> bool:
         if self.options.way == "tracepoints":
@@ -121,12 +119,13 @@ class SocketProbes:
         by_tracepoint = place.tracepoint is not None and self._types.has_typedef(f"btf_trace_{place.tracepoint}")
         if place.program == "socket_accept":
             by_tracepoint = by_tracepoint and accept_source(self._types) is not None
-        if by_tracepoint and (place.prefers_tracepoint or not self._kprobes):
+        if by_tracepoint and (place.prefers_tracepoint or not by_kprobe):
             return _Chosen(place, by_kprobe=False)
         if by_kprobe:
             return _Chosen(place, by_kprobe=True)
         if place.needed:
-            raise MissingFeatureError(f"this kernel has neither the function {place.kprobe} nor {place.tracepoint}")
+            places = " or ".join(one for one in (place.kprobe, place.tracepoint) if one)
+            raise MissingFeatureError(f"this kernel has nothing to follow sockets by: {places}")
         self.missing.append(place.program)
         return None
 
@@ -165,6 +164,8 @@ class SocketProbes:
         if options.selection:
             lines.append("PROCESS_FILTER")
         ways = {one.place.program: "KPROBE" if one.by_kprobe else "RAW_TRACEPOINT" for one in self._chosen}
+        if ways.get("socket_accept") == "KPROBE":
+            lines.append("ACCEPT_BY_KPROBE")
         for place in PLACES:
             if place.switch is not None:
                 lines.append(f"{place.switch}={ways.get(place.program, 'RAW_TRACEPOINT')}")
@@ -183,7 +184,7 @@ class SocketProbes:
         for one in self._chosen:
             place = one.place
             if one.by_kprobe:
-                done = bcc_loader.attach_kprobe(programs, place.program, str(place.kprobe), at_return=place.at_return)
+                done = bcc_loader.attach_kprobe(programs, place.program, str(place.kprobe))
             else:
                 done = bcc_loader.attach_raw_tracepoint(programs, place.program, str(place.tracepoint))
             if done:

@@ -176,6 +176,8 @@ def serve(address: str, port: int, workers: int) -> Serving:
             one, peer = listener.accept()
             with one:
                 pid, name = one.recv(PAYLOAD_BYTES, socket.MSG_WAITALL).decode().split()
+                # The client closes first, so that its port is not used again.
+                assert one.recv(1) == b""
                 client = {**myself, "pid": int(pid), "process": name}
                 ends = [
                     {"port": peer[1], "peer_port": port, "process": client},
