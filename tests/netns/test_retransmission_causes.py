@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from netns_tools import TIMEOUT_S, Namespace
@@ -274,19 +275,29 @@ def test_the_first_word_of_a_socket_is_a_retransmission(told: dict[str, Told]) -
 
 
 def test_events(told: dict[str, Told]) -> None:
-    """Each retransmission is told of, when it was, with the count that it made."""
+    """Each retransmission is told of, when it was, with the count that it made.
+
+    Of some hundreds of calls of a program at a tracepoint Linux 6.18 leaves out one, on a busy machine, without a word
+    (no recursion, no full ring): so one event of all may be missing.  Its count is in the next one.
+    """
+    missing = told_of = 0
     for name, one in told.items():
         causes: Counter[str] = Counter()
         for event in one.events:
             causes[event["cause"]] += event["segments"]
-            assert event["segments"] == 1, name
-        assert causes == {cause: count for cause, count in counted(one.line).items() if cause != "unseen"}, name
+        expected = Counter({cause: count for cause, count in counted(one.line).items() if cause != "unseen"})
+        assert causes <= expected, name
+        told_of += len(one.events)
+        missing += expected.total() - len(one.events)
         times = [event["time"] for event in one.events]
         assert times == sorted(set(times)), name
         if name != "syn_ack":  # of which there is no socket yet that could count
-            last = one.line["kernel_retransmissions"]
             counts = [event["kernel_retransmissions"] for event in one.events]
-            assert counts == list(range(last - len(counts) + 1, last + 1)), name
+            steps = [event["segments"] for event in one.events[1:]]
+            assert [later - earlier for earlier, later in pairwise(counts)] == steps, name
+            assert counts[-1] <= one.line["kernel_retransmissions"], name
+    assert told_of >= 20
+    assert missing <= 1
 
 
 def test_the_state_of_recovery(told: dict[str, Told]) -> None:
