@@ -110,7 +110,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
               help="Connections in the table; then the least recently active one leaves.")  # fmt: skip
 @seconds(
     "--idle-timeout",
-    text=f"A silent connection leaves after this long.  [default: {IDLE_TIMEOUT_S:g}; of files, never]",
+    text=f"A silent connection leaves after this long, unless its socket here is open.  "
+    f"[default: {IDLE_TIMEOUT_S:g}; of files, never]",
 )
 @seconds(
     "--closed-timeout",
