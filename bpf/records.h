@@ -176,7 +176,7 @@ enum socket_role {
 /* How the owner of a socket is known; the higher one is the better. */
 enum owner_source {
 	OWNER_UNKNOWN = 0,
-	OWNER_USED = 1,  /* it read, wrote or closed */
+	OWNER_USED = 1,  /* it closed */
 	OWNER_HELD = 2,  /* it had the socket open when that was asked for */
 	OWNER_OPENED = 3, /* it connected or accepted */
 };

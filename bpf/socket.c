@@ -265,21 +265,24 @@ static __always_inline void select_packets(struct scratch *s, __u64 sk, struct f
 		select_flow(key, !f->ignored);
 }
 
-/* A process listens: packets that open a connection to its port are wanted. */
-static __always_inline void select_listener(struct scratch *s, __u64 sk)
+/*
+ * A process listens: packets that open a connection to its port are wanted, until it ceases.  Another one that goes on
+ * listening there too (SO_REUSEPORT) has its connections told of from their accept() on.
+ */
+static __always_inline void select_listener(struct scratch *s, __u64 sk, int begins)
 {
 	struct socket_key listener = { .netns = NETNS };
 
-	if (!current_is_selected() || !read_key(s, sk, &s->record.key, 0))
+	if ((begins && !current_is_selected()) || !read_key(s, sk, &s->record.key, 0))
 		return;
-	listener.local_port = FIELD_num(s->image);
-	select_flow(&listener, 1);
+	listener.local_port = begins ? FIELD_num(s->image) : s->record.key.local_port;
+	select_flow(&listener, begins);
 }
 #else
 #define current_is_selected() 1
 #define is_selected_flow(key) 1
 #define select_packets(s, sk, f, state) ((void)0)
-#define select_listener(s, sk) ((void)0)
+#define select_listener(s, sk, begins) ((void)0)
 #endif
 
 /* Which process has it: the one at work now.  Only to be called on behalf of a process, never from a softirq. */
@@ -481,20 +484,18 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 	struct scratch *s;
 	struct followed *f;
 
-	if (old_state == LISTEN && state != SYN_RECV) /* a child begins as a copy of its listener */
-		return;
 	cpu = this_socket_cpu();
 	if (!cpu)
 		return;
 	s = enter_scratch(cpu);
 	if (!s)
 		return;
-	if (state == LISTEN) {
-		select_listener(s, sk);
+	if (state == LISTEN || (old_state == LISTEN && state != SYN_RECV)) { /* a child begins as a copy of its listener */
+		select_listener(s, sk, state == LISTEN);
 		leave_scratch(cpu);
 		return;
 	}
-	if (state == SYN_SENT || state == SYN_RECV)
+	if (state == SYN_SENT || old_state == LISTEN)
 		f = follow(s, sk); /* a new one, whatever was at this address before */
 	else
 		f = followed_of(s, sk);
@@ -504,7 +505,8 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 			f->connecting_ns = ALL_EVENTS ? now : 0;
 			owned_by_current(f, OWNER_OPENED);
 		}
-		if (state == SYN_RECV || old_state == SYN_RECV)
+		/* Both ends may connect at once (RFC 9293 section 3.5): then neither is passive. */
+		if (f->role == ROLE_UNKNOWN && (state == SYN_RECV || old_state == SYN_RECV))
 			f->role = ROLE_PASSIVE;
 		if (state == FIN_WAIT1 || state == LAST_ACK)
 			owned_by_current(f, OWNER_USED);

@@ -315,7 +315,8 @@ class Pipeline:
             self._take_all(records)
         if not self.source.is_recorded:
             self._take_sockets(self.source.read_sockets())
-        self._ask_sockets()
+            while len(keys := self.engine.stale_sockets(ASKED_SOCKETS)):
+                self._take_sockets(self.source.ask_sockets(keys))
         if self.source.is_recorded:
             self._heed_warning()
 

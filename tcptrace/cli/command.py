@@ -102,7 +102,12 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
               help="Only sockets of this process; repeatable.")  # fmt: skip
 @click.option("--comm", metavar="NAME", multiple=True, help="Only sockets of processes of this name; repeatable.")
 @click.option("--cgroup", metavar="PATH", multiple=True, help="Only sockets of processes in this cgroup; repeatable.")
-@click.option("--container", metavar="ID", multiple=True, help="Only sockets of this container; repeatable.")
+@click.option(
+    "--container",
+    metavar="ID",
+    multiple=True,
+    help="Only sockets of this container; repeatable. One with a network of its own also needs --netns PID.",
+)
 @click.option("--netns", metavar="NAME|PATH|PID", help="Trace in this network namespace.")
 @click.option("--ring-size", metavar="MIB", type=click.Choice(RING_SIZES_MIB),
               help="Perf ring of each CPU: 1, 2, 4 … 1024.  [default: 16, less on many CPUs]")  # fmt: skip
@@ -110,7 +115,8 @@ def seconds(*names: str, text: str, least: float = 0.0) -> Callable[[Any], Any]:
               help="Connections in the table; then the least recently active one leaves.")  # fmt: skip
 @seconds(
     "--idle-timeout",
-    text=f"A silent connection leaves after this long.  [default: {IDLE_TIMEOUT_S:g}; of files, never]",
+    text=f"A silent connection leaves after this long, unless its socket here is open.  "
+    f"[default: {IDLE_TIMEOUT_S:g}; of files, never]",
 )
 @seconds(
     "--closed-timeout",

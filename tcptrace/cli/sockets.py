@@ -47,6 +47,8 @@ def _selection(options: Options) -> "ProcessSelection":
     from tcptrace.sources.live.containers import Cgroups
     from tcptrace.sources.live.process_selection import ProcessSelection
 
+    if "" in options.comm:
+        raise UsageError("--comm needs a name")
     cgroups = Cgroups()
     asked = [cgroups.cgroup_of_path(path) for path in options.cgroup]
     asked += [cgroups.find_cgroup(container) for container in options.container]

@@ -206,6 +206,8 @@ cdef void take_owner(socket_view *have, const socket_view *view) noexcept nogil:
         have.pid = view.pid
         have.uid = view.uid
         memcpy(have.comm, view.comm, NAME_BYTES)
+        if view.cgroup_id != -1:
+            have.cgroup_id = view.cgroup_id
     elif have.owner_source == OWNER_UNKNOWN:
         have.pid = view.pid if view.pid != -1 else have.pid
         have.uid = view.uid if view.uid != -1 else have.uid
@@ -213,7 +215,7 @@ cdef void take_owner(socket_view *have, const socket_view *view) noexcept nogil:
             memcpy(have.comm, view.comm, NAME_BYTES)
     if have.role == ROLE_UNKNOWN:
         have.role = view.role
-    if view.cgroup_id != -1 and (view.time_ns >= have.time_ns or have.cgroup_id == -1):
+    if have.cgroup_id == -1:  # else the owner's stays, whatever the socket's own is
         have.cgroup_id = view.cgroup_id
 
 

@@ -58,7 +58,8 @@ def receive_all(server: socket.socket) -> None:
 
 def test_retransmissions_over_a_lossy_link(ends: tuple[Namespace, Namespace]) -> None:
     near, far = ends
-    near.run(["ethtool", "-K", "veth0", "tso", "off", "gso", "off"])
+    # A frame lost is one segment lost, not all those of a super-packet.
+    near.run(["ip", "link", "set", "veth0", "gso_max_segs", "1"])
     # Behind the hook, and the sender is not told: to both it is as if the wire had lost it.
     netem(near, "veth0", "loss", LOSS)
     with Sockets() as sockets, Tracer(near, "veth0") as tracer:

@@ -19,6 +19,8 @@ TCPI_UNACKED_AT = 24
 SUMMANDS = ("rto", "fast", "tlp", "syn", "syn_ack", "other", "unseen")
 CONNECTIONS = 4
 BULK_BYTES = 6_000_000
+LOSSY_BULK_BYTES = 12_000_000
+"""8,300 segments, of which one in a hundred is lost: hardly ever fewer than 50."""
 CONTROLS = (b"reno", b"cubic")
 
 
@@ -60,14 +62,14 @@ class Sums:
     causes: dict[str, int]
 
 
-def trace(path: Routed, way: str, capsys: pytest.CaptureFixture[str]) -> Sums:
+def trace(path: Routed, way: str, capsys: pytest.CaptureFixture[str], bulk_bytes: int = BULK_BYTES) -> Sums:
     """Each connection's numbers are the kernel's; the sums of all of them are returned and printed."""
     with Sockets() as sockets, Watch(path.near, "--probes", way) as watch:
         pairs = [sockets.pair(path.near, path.far, FAR, 7000 + number) for number in range(CONNECTIONS)]
         for number, pair in enumerate(pairs):
             pair.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONTROLS[number % len(CONTROLS)])
         before = mib.read(path.near)
-        send_bulk(pairs, BULK_BYTES // CONNECTIONS)
+        send_bulk(pairs, bulk_bytes // CONNECTIONS)
         settle((watch,), lambda: mark(sockets, path.near, FAR))
         counters = mib.since(before, path.near)
         lines = [watch.latest[pair.ports] for pair in pairs]
@@ -86,7 +88,7 @@ def trace(path: Routed, way: str, capsys: pytest.CaptureFixture[str]) -> Sums:
     with capsys.disabled():
         print(f" [wire {sums.wire}, kernel {sums.kernel}, by cause {sums.causes}, its counters {counters}]", end="")
     assert sums.wire == pytest.approx(sums.kernel, rel=0.02)
-    assert sums.kernel >= 60
+    assert sums.kernel >= 50
     assert sums.causes["unseen"] == sums.causes["syn"] == sums.causes["syn_ack"] == sums.causes["other"] == 0
     assert sums.causes["fast"] == counters["fast"]
     assert sums.causes["rto"] == counters["rto"]
@@ -110,4 +112,4 @@ def test_a_link_that_loses_one_in_a_hundred(path: Routed, way: str, capsys: pyte
     # A frame lost is one segment lost, not all those of a super-packet.
     for namespace in (path.near, path.router):
         namespace.run(["ethtool", "-K", "veth0", "tso", "off", "gso", "off", "gro", "off"])
-    assert trace(path, way, capsys).causes["fast"] >= 30
+    assert trace(path, way, capsys, LOSSY_BULK_BYTES).causes["fast"] >= 30

@@ -59,7 +59,7 @@ class Opening:
                     self._programs = load(probes=SocketProbes(options))
                     return
                 except MissingFeatureError as error:
-                    if options.selection or options.way != "auto":  # without is not what was asked for
+                    if options.is_insisted_on:
                         raise
                     self.problem = str(error)
             self._programs = load()
@@ -78,8 +78,7 @@ class Opening:
             raise self._error
         assert self._programs is not None
         source = LiveSource(self._interface, self._guard, self._programs, ring_bytes=ring_bytes, expression=expression)
-        if source.sockets is not None:
-            self.problem = source.sockets.problem
+        self.problem = self.problem or source.problem
         return source
 
     def close(self) -> None:

@@ -75,6 +75,11 @@ class ProbeOptions:
     all_events: bool = False
     selection: ProcessSelection = field(default_factory=ProcessSelection)  # of processes; empty: all
 
+    @property
+    def is_insisted_on(self) -> bool:
+        """A trace without the probes is not what was asked for."""
+        return bool(self.selection) or self.way != "auto"
+
 
 @dataclass(frozen=True)
 class _Chosen:

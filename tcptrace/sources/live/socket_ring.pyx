@@ -18,7 +18,7 @@ from tcptrace.sources.live.perf_event import open_ring
 if SOCKET_RECORD.itemsize != sizeof(socket_record):
     raise ImportError("tcptrace.records and the compiled socket ring do not match: reinstall tcptrace")
 
-# Records taken out at once; what is more waits in the rings.
+# Records taken out at once.
 cdef int READ_RECORDS = 16_384
 
 
@@ -60,15 +60,17 @@ cdef class SocketRing:
 
     def read(self, uint64_t until_ns):
         """The records (SOCKET_RECORD) with times up to `until_ns`, in order; later ones are kept for the next call."""
-        cdef uint8_t[::1] view
-        cdef uint64_t count
-        view = self.buffer.view("u1")
-        with nogil:
-            count = self._drain(<socket_record *>&view[0])
-        self.taken += count
-        if count == 0 and not len(self.waiting):
+        cdef uint8_t[::1] view = self.buffer.view("u1")
+        cdef uint64_t count = READ_RECORDS
+        told = [self.waiting]
+        while count == <uint64_t>READ_RECORDS:
+            with nogil:
+                count = self._drain(<socket_record *>&view[0])
+            self.taken += count
+            told.append(self.buffer[:count].copy())
+        if count == 0 and len(told) == 2 and not len(self.waiting):
             return self.waiting
-        records = np.concatenate([self.waiting, self.buffer[:count]])
+        records = np.concatenate(told)
         records = records[np.argsort(records["time_ns"], kind="stable")]
         ready = int(np.searchsorted(records["time_ns"], until_ns, side="right"))
         self.waiting = records[ready:].copy()

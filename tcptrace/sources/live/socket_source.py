@@ -41,10 +41,13 @@ class SocketSource:
         self._found: npt.NDArray[Any] = np.zeros(0, SOCKET_RECORD)
         self.problem: str | None = None
         programs.attach_probes(self._ring.fds)
+        if "socket_accept" in self._probes.missing:
+            self.problem = "who accepts a connection cannot be told on this kernel"
         try:
             self._diag = SocketDiag()
             self._found = self._find(programs, interface, expression, time_ns)
         except MissingFeatureError as error:
+            self._diag = None
             self.problem = str(error)
 
     def _find(

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.errors import TcptraceError
+from tcptrace.errors import MissingFeatureError, TcptraceError
 from tcptrace.model import Clock, Totals
 from tcptrace.records import FRAME_MAX_BYTES, PACKET_RECORD, SOCKET_RECORD, CaptureInterface, Frames
 from tcptrace.sources.live.guard import Guard
@@ -61,7 +61,8 @@ class LiveSource:
 
     Rings, tick and hooks are set up here, which needs privileges; afterwards the process may drop them, since
     what is attached is the guard's.  `attached` says in words what is; `interfaces` is where frames() come from;
-    `sockets` is the kernel's own view, if the programs have probes; `expression`, the programs' filter, is for the
+    `sockets` is the kernel's own view, if the programs have probes, `problem` what it
+    lacks; `expression`, the programs' filter, is for the
     sockets that are open already.
     Raises TcptraceError and its kinds.
     """
@@ -90,6 +91,7 @@ class LiveSource:
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
+        self.problem: str | None = None
         self.sockets = self._follow_sockets(cpus, expression)
         self._follow_clock()
         self.attached = self._attach()
@@ -101,9 +103,18 @@ class LiveSource:
 
     def _follow_sockets(self, cpus: list[int], expression: str | None) -> SocketSource | None:
         """Before the packet hooks: a socket is told of before its first packet is seen."""
-        if self._programs.probes is None:
+        probes = self._programs.probes
+        if probes is None:
             return None
-        return SocketSource(self._programs, cpus, self.interface, expression, time.monotonic_ns())
+        try:
+            sockets = SocketSource(self._programs, cpus, self.interface, expression, time.monotonic_ns())
+        except MissingFeatureError as error:
+            if probes.options.is_insisted_on:
+                raise
+            self.problem = str(error)
+            return None
+        self.problem = sockets.problem
+        return sockets
 
     def _attach(self) -> str:
         # Every packet on lo goes out and comes in again: one hook sees each of them once.
@@ -150,6 +161,8 @@ class LiveSource:
         """What the kernel said of sockets up to the packets read so far (SOCKET_RECORD), in time order."""
         if self.sockets is None:
             return np.zeros(0, SOCKET_RECORD)
+        if self._count:  # more packets may wait to be read, and a socket finds its connection by them
+            return self.sockets.read(int(self._buffer["time_ns"][self._count - 1]))
         return self.sockets.read(self.complete_ns(), is_last=self.finished)
 
     def ask_sockets(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:

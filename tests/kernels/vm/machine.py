@@ -19,7 +19,7 @@ from vm.suites import UnavailableError
 QEMU: Final = "qemu-system-x86_64"
 CPUS: Final = 2
 MEMORY_MIB: Final = 2048
-DEADLINE_S: Final = 1500.0
+DEADLINE_S: Final = 2400.0
 """Of one boot and all that runs in it."""
 BOOTS: Final = 3
 """Emulated, a processor may run code that another is just patching: one kernel in ten panics before it has booted."""
