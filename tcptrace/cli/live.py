@@ -106,8 +106,8 @@ def trace(options: Options, opening: Any, expression: str | None, stop: StopRequ
             sink.open(info)
         user = privileges.drop()
         if options.verbose:
-            say(f"{name}: {source.attached}; filter: {expression or 'none'}; running as uid {user.uid}")
             say(f"{name}: sockets: {', '.join(sockets.attached) if sockets else 'not followed'}")
+            say(f"{name}: {source.attached}; filter: {expression or 'none'}; running as uid {user.uid}")
         if opening.problem is not None:
             warn(f"the kernel's view is not complete: {opening.problem}")
         table = Table(

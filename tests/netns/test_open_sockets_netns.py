@@ -18,10 +18,13 @@ from tcptrace.sources.live.containers import Cgroups
 from tcptrace.sources.live.interface import find_interface
 from tcptrace.sources.live.open_sockets import find_open_sockets
 from tcptrace.sources.live.sock_diag import SocketDiag
+from tcptrace.sources.live.socket_roles import find_roles
 start_s = time.perf_counter()
 diag = SocketDiag()
 interface = find_interface(sys.argv[1])
-records = find_open_sockets(diag.dump(1), Cgroups(), interface, " ".join(sys.argv[2:]))
+every = diag.dump(1)
+every.records["view"]["role"] = find_roles(every)
+records = find_open_sockets(every, Cgroups(), interface, " ".join(sys.argv[2:]))
 took_s = time.perf_counter() - start_s
 if os.environ.get("AS_NOBODY"):
     os.setgroups([]), os.setgid(65534), os.setuid(65534)

@@ -170,6 +170,7 @@ def test_into_a_pipe(where: Where) -> None:
     assert tracer.stderr is not None
     with tracer, tshark:
         tracer.stdout.close()
+        assert "sockets: " in tracer.stderr.readline()
         assert "running as" in tracer.stderr.readline()
         pair = where.pair(PORT)
         pair.ping_pong(100)
@@ -327,6 +328,7 @@ def test_layers_and_drawings(where: Where, tmp_path: Path) -> None:
     command = [str(COMMAND), "lo", "--packets", "-v", *drawings, "-o", str(path)]
     with where.near.popen(command, stdin=subprocess.DEVNULL) as tracer:
         assert tracer.stderr is not None
+        assert "sockets: " in tracer.stderr.readline()
         assert "running as" in tracer.stderr.readline()
         for number in range(2):
             half_close(where, PORT + number)
