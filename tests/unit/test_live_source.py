@@ -35,7 +35,7 @@ def test_a_reader_that_was_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None
     source = LiveSource.__new__(LiveSource)
     made: Any = source
     made._ring, made.sockets = FakeRing(), FakeSockets()
-    made._buffer, made._frames, made._stop_ns = None, None, None
+    made._buffer, made._frames, made._stop_ns = [], None, None
     source.read(0)
     clock_ns[0] += 100 * MS
     source.read_sockets()
