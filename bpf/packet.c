@@ -80,7 +80,35 @@ BPF_TABLE("lru_hash", struct socket_key, __u8, selected, FOLLOWED_MAX);
 /* How many of their SYNs are on the way from sockets that had no local port yet, which is 0 here. */
 BPF_TABLE("lru_hash", struct socket_key, __u32, expected, FOLLOWED_MAX);
 
-static __always_inline int is_expected(const struct socket_key *key)
+/*
+ * Which connect() began last on this CPU, of whichever process: its SYN comes a few microseconds later, almost always on
+ * the same CPU, and is not to be mistaken for one that is expected from another.
+ */
+struct connecting {
+	__u64 destination[5]; /* of struct socket_key: addresses and ports */
+	__u64 is_other;       /* the process is not asked for, and the SYN has not been seen */
+};
+BPF_PERCPU_ARRAY(connecting_now, struct connecting, 1);
+
+static __always_inline int is_others(const struct socket_key *key)
+{
+	struct connecting *c;
+	__u64 its[5];
+	int zero = 0;
+
+	c = connecting_now.lookup(&zero);
+	if (!c || !c->is_other)
+		return 0;
+	__builtin_memcpy(its, key, sizeof(its));
+	if ((its[0] ^ c->destination[0]) | (its[1] ^ c->destination[1]) | (its[2] ^ c->destination[2]) |
+	    (its[3] ^ c->destination[3]) | (its[4] ^ c->destination[4]))
+		return 0;
+	c->is_other = 0;
+	return 1;
+}
+
+/* One of those that are expected has come, or will not come. */
+static __always_inline int take_expected(const struct socket_key *key)
 {
 	__u32 *count = expected.lookup(key);
 
@@ -88,6 +116,11 @@ static __always_inline int is_expected(const struct socket_key *key)
 		return 0;
 	__sync_fetch_and_add(count, -1);
 	return 1;
+}
+
+static __always_inline int is_expected(const struct socket_key *key)
+{
+	return !is_others(key) && take_expected(key);
 }
 #else
 #define is_expected(key) 0 /* whoever connects is known before the SYN */

@@ -222,8 +222,15 @@ static __always_inline int is_selected_flow(struct socket_key *key)
 /* connect() has begun; which local port it will have is not known yet. */
 static __always_inline void expect_syn(struct socket_key *key, struct followed *f)
 {
+	struct connecting *c;
 	__u32 one = 1, *count;
+	int zero = 0;
 
+	c = connecting_now.lookup(&zero);
+	if (c) {
+		c->is_other = f->ignored && !key->local_port;
+		__builtin_memcpy(c->destination, key, sizeof(c->destination));
+	}
 	if (f->ignored || key->local_port)
 		return;
 	f->syn_expected = 1;
@@ -245,7 +252,7 @@ static __always_inline void expect_no_syn(struct socket_key *key, struct followe
 	if (port && is_selected_flow(key))
 		return;
 	key->local_port = 0;
-	is_expected(key);
+	take_expected(key);
 	key->local_port = port;
 }
 #endif

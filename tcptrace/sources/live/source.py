@@ -89,6 +89,7 @@ class LiveSource:
         self._is_down = False
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
+        self._read_ns = time.monotonic_ns()
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
         self.problem: str | None = None
@@ -148,7 +149,8 @@ class LiveSource:
         return self._buffer[: self._count]
 
     def _read(self) -> int:
-        return self._ring.read(self._buffer, time.monotonic_ns(), self._frames)
+        self._read_ns = time.monotonic_ns()
+        return self._ring.read(self._buffer, self._read_ns, self._frames)
 
     def frames(self) -> Frames | None:
         """The frames of the records that the last read() returned, as they are on the wire; valid as long as those.
@@ -180,8 +182,11 @@ class LiveSource:
                 self._stop_ns = time.monotonic_ns()
 
     def complete_ns(self) -> int:
-        """All records up to this time are in the rings or have been read; not past stop()."""
-        complete_ns = self._ring.complete_ns(time.monotonic_ns())
+        """All records up to this time were in the rings at the last read(), or have been read; not past stop().
+
+        By that read's clock: what came since then, however long this process was kept from going on, is not read yet.
+        """
+        complete_ns = self._ring.complete_ns(self._read_ns)
         return complete_ns if self._stop_ns is None else min(complete_ns, self._stop_ns)
 
     @property

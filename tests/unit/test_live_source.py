@@ -1,0 +1,45 @@
+"""Up to when a live source has read everything: by the clock of its last read, however late the question comes."""
+
+from typing import Any
+
+import pytest
+
+from tcptrace.sources.live import source as live
+from tcptrace.sources.live.source import LiveSource
+
+MS = 1_000_000
+
+
+class FakeRing:
+    """Nothing in it; complete up to 60 ms before the clock that it is told, as of CPUs that rest."""
+
+    def read(self, out: Any, now_ns: int, frames: Any = None) -> int:
+        return 0
+
+    def complete_ns(self, now_ns: int) -> int:
+        return now_ns - 60 * MS
+
+
+class FakeSockets:
+    def __init__(self) -> None:
+        self.asked_until_ns: list[int] = []
+
+    def read(self, until_ns: int, *, is_last: bool = False) -> None:
+        self.asked_until_ns.append(until_ns)
+
+
+def test_a_reader_that_was_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading packets and sockets 100 ms pass: packets of that time are unread, so its sockets must wait."""
+    clock_ns = [1_000 * MS]
+    monkeypatch.setattr(live.time, "monotonic_ns", lambda: clock_ns[0])
+    source = LiveSource.__new__(LiveSource)
+    made: Any = source
+    made._ring, made.sockets = FakeRing(), FakeSockets()
+    made._buffer, made._frames, made._stop_ns = [], None, None
+    source.read(0)
+    clock_ns[0] += 100 * MS
+    source.read_sockets()
+    assert source.complete_ns() == 940 * MS
+    source.read(0)
+    source.read_sockets()
+    assert made.sockets.asked_until_ns == [940 * MS, 1_040 * MS]
