@@ -30,6 +30,8 @@ class Row:
     """None where it did not come to its end."""
     trouble: str = ""
     """Why there is nothing more to tell."""
+    boots: int = 1
+    """More where the emulator failed."""
 
     def of(self, tests: Sequence[str]) -> list[Outcome]:
         """Of an ability's tests."""
@@ -67,6 +69,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.trouble:
             lines.append(f"{row.kernel}: {row.trouble}")
+        if row.boots > 1:
+            lines.append(f"{row.kernel}: booted {row.boots} times, as the emulator failed; no test was repeated")
         reasons = Counter(one.reason for one in row.outcomes if one.outcome == "skipped")
         lines += [f"{row.kernel}: {count} skipped: {reason}" for reason, count in sorted(reasons.items())]
     return lines

@@ -37,7 +37,7 @@ def test_kernel(name: str, rows: list[Row], results_folder: Path) -> None:
     except MachineError as error:
         rows.append(Row(booted.release, read_outcomes(results_folder / "outcomes"), None, None, trouble=str(error)))
         pytest.fail(f"{error}\n{tail(results_folder / 'output')}")
-    row = Row(booted.release, read_outcomes(results_folder / "outcomes"), run.boot_s, run.seconds)
+    row = Row(booted.release, read_outcomes(results_folder / "outcomes"), run.boot_s, run.seconds, boots=run.boots)
     rows.append(row)
     for one in row.failed():
         print(f"{one.test} failed inside, see {results_folder / 'output'}:\n{one.reason}\n")

@@ -1,6 +1,10 @@
 """The table of kernels counts what happened, and nothing as better than it was."""
 
+from pathlib import Path
+
+import pytest
 from matrix import Outcome, Row, remarks, table
+from vm.machine import emulator_failed
 
 ABILITIES = {"TC": ("test_one.py",), "XDP": ("test_two.py::test_native", "test_two.py::test_other[a b]"), "owners": ()}
 
@@ -42,3 +46,24 @@ def test_the_table() -> None:
 def test_skipped_is_not_shown() -> None:
     assert FULL.never_shown(ABILITIES) == ["XDP"]
     assert [one.test for one in FULL.failed()] == ["tests/netns/test_one.py::test_b"]
+
+
+def test_another_boot_is_told() -> None:
+    row = Row("6.12", FULL.outcomes[:1], boot_s=5.0, seconds=9.0, boots=2)
+    assert remarks([row]) == ["6.12: booted 2 times, as the emulator failed; no test was repeated"]
+
+
+PANICS = {
+    "[  113.921949] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI": True,  # Linux 6.12
+    "[   87.125001] int3: 0000 [#1] SMP NOPTI": True,  # Linux 6.1
+    "[   87.125001] BUG: kernel NULL pointer dereference, address: 0000000000000000": False,
+}
+
+
+@pytest.mark.parametrize("line", PANICS)
+def test_a_panic_of_the_kernels_own_is_not_excused(line: str, tmp_path: Path) -> None:
+    (tmp_path / "booted").write_text("5.1\n")
+    (tmp_path / "console").write_text(f"{line}\n[  113.9] Kernel panic - not syncing: Fatal exception in interrupt\n")
+    assert emulator_failed(tmp_path) == PANICS[line]
+    (tmp_path / "status").write_text("1\n")
+    assert not emulator_failed(tmp_path)

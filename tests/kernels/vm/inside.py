@@ -1,10 +1,13 @@
 """What runs inside: pytest, each test's outcome written down as a JSON line as soon as it is known.
 
 python inside.py RESULTS [PYTEST'S ARGUMENTS]
+
+Tests that RESULTS has an outcome of, from a boot that the emulator ended, are not run again.
 """
 
 import json
 import sys
+from collections.abc import Collection
 from typing import TextIO
 
 import pytest
@@ -15,9 +18,12 @@ RANK = ("passed", "skipped", "failed")
 class Recorder:
     """A plugin of pytest's."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, out: TextIO, done: Collection[str] = ()) -> None:
+        self._out, self._done = out, done
         self._outcome, self._seconds, self._reason = "passed", 0.0, ""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self._done]
 
     def pytest_runtest_logstart(self) -> None:
         self._outcome, self._seconds, self._reason = "passed", 0.0, ""
@@ -46,6 +52,16 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return report.longreprtext
 
 
+def run(outcomes: str, arguments: list[str]) -> int:
+    """Exit code as pytest's: 1 also where a test had failed before."""
+    with open(outcomes, "a+") as file:
+        file.seek(0)
+        before = {line["test"]: line["outcome"] for line in map(json.loads, file.read().splitlines())}
+        status = pytest.main(arguments, plugins=[Recorder(file, before)])
+    if before and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        return int("failed" in before.values())
+    return int(status)
+
+
 if __name__ == "__main__":
-    with open(sys.argv[1], "w") as file:
-        sys.exit(pytest.main(sys.argv[2:], plugins=[Recorder(file)]))
+    sys.exit(run(sys.argv[1], sys.argv[2:]))
