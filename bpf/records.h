@@ -242,6 +242,18 @@ struct socket_record {
 	__u8 unused;
 };
 
+/* Of socket_counts.counters. */
+enum socket_counter {
+	SOCKET_RECORDS_LOST = 0, /* the ring was full, or programs interrupted each other more often than is provided for */
+	SOCKETS_FOLLOWED = 1,
+	SOCKETS_GONE = 2, /* of those followed; the others are followed still, or had to make room */
+};
+
+/* Running totals of a CPU, in memory that is shared with the reader. */
+struct socket_counts {
+	__u64 counters[8]; /* as many as make a cache line */
+};
+
 /* A perf sample's size is 16 bits, of which the kernel takes 12 bytes; it is a multiple of 8. */
 #define FRAME_MAX_BYTES (0xfff8 - 16 - sizeof(struct batch_header) - sizeof(struct packet_record) - sizeof(struct frame_head))
 /* Up to this snaplen frames are staged with their records: what the parser looks at is at hand. */
@@ -254,6 +266,7 @@ _Static_assert(sizeof(struct frame_head) == 8, "frame_head has no padding");
 _Static_assert(sizeof(struct socket_key) == 48, "socket_key has no padding");
 _Static_assert(sizeof(struct socket_view) == 11 * 8 + (17 + CAUSES) * 4 + 2 * NAME_BYTES + 4, "socket_view has no padding");
 _Static_assert(sizeof(struct socket_record) == 8 + 48 + sizeof(struct socket_view) + 8, "socket_record has no padding");
+_Static_assert(sizeof(struct socket_counts) == 64, "socket_counts is a cache line");
 _Static_assert(sizeof(struct batch_header) == 16 + 8 * COUNTERS, "batch_header has no padding");
 
 #endif

@@ -5,8 +5,8 @@
  * hook -> followed (per socket: owner, causes, when to sample) -> image of the socket -> record -> ring
  *
  * Each handler has one body and two ways in: a kprobe, or a raw tracepoint where the kernel has no kprobes.  The loader
- * sets ON_… to KPROBE or RAW_TRACEPOINT, NETNS, SAMPLE_NS, TICK_US (a jiffy), FOLLOWED_MAX, ALL_EVENTS where every event is
- * wanted, and puts the running kernel's layout (sources/live/socket_layout.py) in place of the LAYOUT marker:
+ * sets ON_… to KPROBE or RAW_TRACEPOINT, NETNS, TICK_US (a jiffy), SAMPLE_TICKS, FOLLOWED_MAX, CPUS, ALL_EVENTS where every
+ * event is wanted, and puts the running kernel's layout (sources/live/socket_layout.py) in place of the LAYOUT marker:
  * FIELD_name(image) and HAS_name for each field, READ_KEY(image, sk) and READ_VIEW(image, sk) to copy them.
  */
 
@@ -35,7 +35,7 @@
 
 /* What is remembered of a socket between two events. */
 struct followed {
-	__u64 sample_due_ns;
+	__u64 sample_due_ticks; /* first, beside its key: the only memory that a segment costs until then */
 	__u64 connecting_ns; /* since when it is in SYN-SENT, until that has been told */
 	struct socket_key key;
 	__s64 cgroup_id;
@@ -57,49 +57,55 @@ struct followed {
 /* One for each program that may interrupt another: of a process, of a softirq, of an interrupt. */
 #define LEVELS 3
 struct scratch {
+	volatile __u64 in_use;
 	__u8 image[IMAGE_BYTES];
 	struct socket_record record;
 	struct followed fresh;
 };
-struct socket_cpu {
-	__u32 level;
-	__u32 unused;
-	struct scratch scratch[LEVELS];
-};
 /* To bcc just bytes: for each field of a struct it would generate code to print it. */
-struct socket_cpu_bytes {
-	char bytes[sizeof(struct socket_cpu)];
+struct scratch_bytes {
+	__u64 words[sizeof(struct scratch) / 8];
 };
 struct followed_bytes {
 	__u64 words[sizeof(struct followed) / 8];
 };
 
-BPF_PERCPU_ARRAY(socket_cpus, struct socket_cpu_bytes, 1);
+BPF_PERCPU_ARRAY(scratches, struct scratch_bytes, LEVELS);
 BPF_TABLE("lru_hash", __u64, struct followed_bytes, sockets, FOLLOWED_MAX);
+BPF_F_TABLE("array", int, struct socket_counts, socket_counts, CPUS, BPF_F_MMAPABLE);
 BPF_PERF_OUTPUT(socket_records);
 
-static __always_inline struct socket_cpu *this_socket_cpu(void)
+static __always_inline void count_socket(__u64 counter)
 {
-	int zero = 0;
+	int cpu = bpf_get_smp_processor_id();
+	struct socket_counts *counts = socket_counts.lookup(&cpu);
 
-	return (struct socket_cpu *)socket_cpus.lookup(&zero);
+	if (counts)
+		__sync_fetch_and_add(&counts->counters[counter], 1);
 }
 
-/* Memory of this CPU that no program interrupted by this one uses; leave() gives it back. */
-static __always_inline struct scratch *enter_scratch(struct socket_cpu *cpu)
+/* Memory of this CPU that no program interrupted by this one uses, until leave_scratch(); NULL if there is no more. */
+static __always_inline struct scratch *enter_scratch(void)
 {
-	__u64 level = cpu->level;
+	struct scratch *s;
+	int level, at;
 
-	HIDE(level);
-	if (level >= LEVELS)
-		return NULL;
-	cpu->level = level + 1;
-	return &cpu->scratch[level];
+#pragma unroll
+	for (level = 0; level < LEVELS; level++) {
+		at = level;
+		s = (struct scratch *)scratches.lookup(&at);
+		if (s && !s->in_use) {
+			s->in_use = 1;
+			return s;
+		}
+	}
+	count_socket(SOCKET_RECORDS_LOST);
+	return NULL;
 }
 
-static __always_inline void leave_scratch(struct socket_cpu *cpu)
+static __always_inline void leave_scratch(struct scratch *s)
 {
-	cpu->level--;
+	s->in_use = 0;
 }
 
 static __always_inline __u64 read_pointer(__u64 address)
@@ -165,6 +171,8 @@ static __always_inline void begin_following(struct followed *f)
 static __always_inline struct followed *follow(struct scratch *s, __u64 sk)
 {
 	begin_following(&s->fresh);
+	if (!sockets.lookup(&sk))
+		count_socket(SOCKETS_FOLLOWED);
 	sockets.update(&sk, (struct followed_bytes *)&s->fresh);
 	return (struct followed *)sockets.lookup(&sk);
 }
@@ -185,6 +193,13 @@ static __always_inline struct followed *followed_of(struct scratch *s, __u64 sk)
 			 (now[4] ^ before[4]);
 	}
 	return f && !differ ? f : follow(s, sk);
+}
+
+/* Whether anything is to be told of it; if not, its segments are passed over from now on. */
+static __always_inline void ignore(struct followed *f, __u8 yes)
+{
+	f->ignored = yes;
+	f->sample_due_ticks = yes ? ~0ULL : 0;
 }
 
 /* Of the process, whatever its threads are called. */
@@ -303,7 +318,7 @@ static __always_inline void owned_by_current(struct followed *f, __u8 source)
 	f->cgroup_id = bpf_get_current_cgroup_id();
 	read_current_comm(f->comm);
 	if (source == OWNER_OPENED)
-		f->ignored = !current_is_selected();
+		ignore(f, !current_is_selected());
 }
 
 /* Retransmissions that were not accounted for yet have this cause. */
@@ -338,7 +353,7 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 	if (f->has_key)
 		return 1;
 	if (!read_key(s, sk, &f->key, 0)) {
-		f->ignored = 1;
+		ignore(f, 1);
 		return 0;
 	}
 	if (f->owner_source != OWNER_OPENED && !is_selected_flow(&f->key))
@@ -347,6 +362,13 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 	if (f->cgroup_id < 0)
 		f->cgroup_id = read_cgroup_id(s->image);
 	return 1;
+}
+
+/* To its ring; it is lost if that is full, or if there is none. */
+static __always_inline void submit(void *ctx, struct socket_record *r)
+{
+	if (socket_records.perf_submit(ctx, r, sizeof(*r)))
+		count_socket(SOCKET_RECORDS_LOST);
 }
 
 /* From CLOSED to SYN-SENT the socket went before it had a port; now it has one. */
@@ -362,7 +384,7 @@ static __always_inline void tell_connecting(void *ctx, struct scratch *s, struct
 	r->event = SOCKET_STATE;
 	r->view.state = SYN_SENT;
 	r->old_state = CLOSE;
-	socket_records.perf_submit(ctx, r, sizeof(*r));
+	submit(ctx, r);
 	r->old_state = old_state;
 }
 
@@ -382,8 +404,8 @@ static __always_inline void tell(void *ctx, struct scratch *s, struct followed *
 	if (HAS_ca_ops)
 		bpf_probe_read_kernel(r->view.congestion_control, NAME_BYTES, (void *)(FIELD_ca_ops(s->image) + CA_OPS_NAME));
 	r->view.state = state;
-	f->sample_due_ns = now + SAMPLE_NS;
-	socket_records.perf_submit(ctx, r, sizeof(*r));
+	f->sample_due_ticks = bpf_jiffies64() + SAMPLE_TICKS;
+	submit(ctx, r);
 }
 
 /* Of retransmissions that no event told of: before the trace, or not sent because the device's queue was full. */
@@ -394,20 +416,18 @@ static __always_inline __u8 untold_cause(const struct followed *f, const __u8 *i
 	return IS_KPROBE_RETRANSMISSION ? f->cause : cause_of(image);
 }
 
-/* An acknowledgment or data came in: the numbers as they are, SAMPLE_NS apart at least. */
+/*
+ * An acknowledgment or data came in: the numbers as they are, SAMPLE_TICKS apart at least.  Ticks, as most segments cost no
+ * more than to see that it is too early, and to read the kernel's clock costs as much as all the rest of that.
+ */
 static __always_inline void on_segment(void *ctx, __u64 sk)
 {
-	__u64 now = bpf_ktime_get_ns();
 	struct followed *f = (struct followed *)sockets.lookup(&sk);
-	struct socket_cpu *cpu;
 	struct scratch *s;
 
-	if (f && (f->ignored || now < f->sample_due_ns))
+	if (f && bpf_jiffies64() < f->sample_due_ticks)
 		return;
-	cpu = this_socket_cpu();
-	if (!cpu)
-		return;
-	s = enter_scratch(cpu);
+	s = enter_scratch();
 	if (!s)
 		return;
 	f = f ? f : follow(s, sk);
@@ -415,9 +435,9 @@ static __always_inline void on_segment(void *ctx, __u64 sk)
 		READ_VIEW(s->image, sk);
 		settle(f, FIELD_total_retrans(s->image), untold_cause(f, s->image));
 		s->record.segments = s->record.cause = s->record.old_state = 0;
-		tell(ctx, s, f, now, SOCKET_SAMPLE, FIELD_state(s->image));
+		tell(ctx, s, f, bpf_ktime_get_ns(), SOCKET_SAMPLE, FIELD_state(s->image));
 	}
-	leave_scratch(cpu);
+	leave_scratch(s);
 }
 
 /*
@@ -427,14 +447,10 @@ static __always_inline void on_segment(void *ctx, __u64 sk)
 static __always_inline void on_retransmission(void *ctx, __u64 sk)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct socket_cpu *cpu = this_socket_cpu();
-	struct scratch *s;
+	struct scratch *s = enter_scratch();
 	struct followed *f;
 	__u32 before;
 
-	if (!cpu)
-		return;
-	s = enter_scratch(cpu);
 	if (!s)
 		return;
 	f = followed_of(s, sk);
@@ -453,19 +469,15 @@ static __always_inline void on_retransmission(void *ctx, __u64 sk)
 		s->record.old_state = 0;
 		tell(ctx, s, f, now, SOCKET_RETRANSMISSION, FIELD_state(s->image));
 	}
-	leave_scratch(cpu);
+	leave_scratch(s);
 }
 
 /* A listener sent its SYN-ACK again, on behalf of a socket that does not exist yet. */
 static __always_inline void on_synack(void *ctx, __u64 request)
 {
-	struct socket_cpu *cpu = this_socket_cpu();
+	struct scratch *s = enter_scratch();
 	struct socket_record *r;
-	struct scratch *s;
 
-	if (!cpu)
-		return;
-	s = enter_scratch(cpu);
 	if (!s)
 		return;
 	r = &s->record;
@@ -478,28 +490,23 @@ static __always_inline void on_synack(void *ctx, __u64 request)
 		r->segments = 1;
 		r->cause = CAUSE_SYN_ACK;
 		r->old_state = 0;
-		socket_records.perf_submit(ctx, r, sizeof(*r));
+		submit(ctx, r);
 	}
-	leave_scratch(cpu);
+	leave_scratch(s);
 }
 
 /* The socket goes from one state to another: by connect() and close() in the process, else in a softirq. */
 static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 state)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct socket_cpu *cpu;
-	struct scratch *s;
+	struct scratch *s = enter_scratch();
 	struct followed *f;
 
-	cpu = this_socket_cpu();
-	if (!cpu)
-		return;
-	s = enter_scratch(cpu);
 	if (!s)
 		return;
 	if (state == LISTEN || (old_state == LISTEN && state != SYN_RECV)) { /* a child begins as a copy of its listener */
 		select_listener(s, sk, state == LISTEN);
-		leave_scratch(cpu);
+		leave_scratch(s);
 		return;
 	}
 	if (state == SYN_SENT || old_state == LISTEN)
@@ -528,22 +535,18 @@ static __always_inline void on_state(void *ctx, __u64 sk, __u8 old_state, __u8 s
 		s->record.old_state = old_state;
 		tell(ctx, s, f, now, SOCKET_STATE, state);
 	}
-	leave_scratch(cpu);
+	leave_scratch(s);
 }
 
 /* In the process that connects, the SYN about to be sent (or in the one that accepts): whose the socket is. */
 static __always_inline void on_opened(void *ctx, __u64 sk, __u8 role)
 {
-	struct socket_cpu *cpu;
-	struct scratch *s;
 	struct followed *f;
+	struct scratch *s;
 
 	if (!sk)
 		return;
-	cpu = this_socket_cpu();
-	if (!cpu)
-		return;
-	s = enter_scratch(cpu);
+	s = enter_scratch();
 	if (!s)
 		return;
 	f = followed_of(s, sk);
@@ -557,7 +560,7 @@ static __always_inline void on_opened(void *ctx, __u64 sk, __u8 role)
 			tell(ctx, s, f, bpf_ktime_get_ns(), SOCKET_SAMPLE, FIELD_state(s->image));
 		}
 	}
-	leave_scratch(cpu);
+	leave_scratch(s);
 }
 
 /* --- Ways in. */
@@ -584,7 +587,8 @@ int socket_destroyed(CONTEXT(ON_DESTROYED) *ctx)
 {
 	__u64 sk = ARGUMENT(ON_DESTROYED, 0);
 
-	sockets.delete(&sk);
+	if (sockets.delete(&sk) == 0)
+		count_socket(SOCKETS_GONE);
 	return 0;
 }
 

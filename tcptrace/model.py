@@ -254,7 +254,8 @@ class Totals:
     perf_lost_samples: int = 0  # PERF_RECORD_LOST, a check on counters["records_lost"]
     unordered: int = 0  # records that came after a later one had been handed on
     socket_records: int | None = None  # what the kernel said of sockets; None: not asked
-    socket_records_lost: int | None = None  # because their ring was full
+    socket_records_lost: int | None = None  # their ring was full, or programs interrupted each other too often
+    sockets_forgotten: int | None = None  # at least so many made room for others in the kernel's memory
 
 
 def _no_container(cgroup_id: int) -> str | None:

@@ -123,6 +123,13 @@ SOCKET_RECORD: Final = np.dtype(
 )
 """struct socket_record: what the kernel said of a socket at one moment."""
 
+SOCKET_COUNTS: Final = np.dtype([("counters", "u8", 8)])
+"""struct socket_counts: running totals of one CPU, by enum socket_counter."""
+
+SOCKET_RECORDS_LOST: Final = 0
+SOCKETS_FOLLOWED: Final = 1
+SOCKETS_GONE: Final = 2
+
 SOCKET_SAMPLE: Final = 0
 SOCKET_RETRANSMISSION: Final = 1
 SOCKET_STATE: Final = 2

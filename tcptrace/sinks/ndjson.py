@@ -141,6 +141,7 @@ class Ndjson:
             "unordered": totals.unordered,
             "socket_records": totals.socket_records,
             "socket_records_lost": totals.socket_records_lost,
+            "sockets_forgotten": totals.sockets_forgotten,
             "sockets_without_room": None if totals.socket_records is None else totals.sockets_without_room,
         }
         event |= {name: totals.counters.get(counter) for counter, name in _COUNTER_NAMES.items()}

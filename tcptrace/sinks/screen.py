@@ -125,6 +125,8 @@ def _live_trouble(totals: Totals) -> list[Part]:
     amounts = {"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)}
     if totals.socket_records_lost:
         amounts["socket records lost"] = totals.socket_records_lost
+    if totals.sockets_forgotten:
+        amounts["sockets forgotten"] = totals.sockets_forgotten
     if totals.sockets_without_room:
         amounts["sockets without room"] = totals.sockets_without_room
     return _weighed(amounts, {})

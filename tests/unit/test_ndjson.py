@@ -422,6 +422,7 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         rtt_percentiles_dropped=13,
         socket_records=14,
         socket_records_lost=0,
+        sockets_forgotten=15,
         counters={"records_lost": 4, "malformed_ipv4": 5, "fragment": 6},
     )
     run.sink.update(make_view())
@@ -441,6 +442,7 @@ def test_the_summary_counts_by_name(run: Run, make_view: Any) -> None:
         "rtt_percentiles_dropped": 13,
         "socket_records": 14,
         "socket_records_lost": 0,
+        "sockets_forgotten": 15,
         "sockets_without_room": 0,
         "malformed_tcp": None,
         "snapped": None,

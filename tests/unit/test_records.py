@@ -10,7 +10,7 @@ import pytest
 
 from tcptrace import records
 
-PREFIXES = ("DIRECTION_", "FLAG_", "OPTION_", "NOTE_", "SOCKET_", "ROLE_", "OWNER_")
+PREFIXES = ("DIRECTION_", "FLAG_", "OPTION_", "NOTE_", "SOCKET_", "SOCKETS_", "ROLE_", "OWNER_")
 """Enums that Python knows by the same names."""
 
 STRUCTS = {
@@ -18,6 +18,7 @@ STRUCTS = {
     "socket_key": records.SOCKET_KEY,
     "socket_view": records.SOCKET_VIEW,
     "socket_record": records.SOCKET_RECORD,
+    "socket_counts": records.SOCKET_COUNTS,
 }
 """What crosses from the kernel."""
 

@@ -9,6 +9,7 @@ import ctypes
 import glob
 import importlib.machinery
 import importlib.util
+import mmap
 import os
 import re
 import sys
@@ -114,6 +115,14 @@ def put_keys_in_map(programs: Any, name: str, keys: Sequence[bytes]) -> None:
             < 0
         ):
             raise TcptraceError(f"BPF map {name}: {os.strerror(ctypes.get_errno())}")
+
+
+def share_memory(programs: Any, name: str, size_bytes: int) -> mmap.mmap:
+    """What is in BPF map `name`, made with BPF_F_MMAPABLE, as it changes.  Raises MissingFeatureError."""
+    try:
+        return mmap.mmap(programs[name.encode()].map_fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+    except OSError as error:
+        raise MissingFeatureError(f"BPF map {name} cannot be shared: {error.strerror}") from error
 
 
 def attach_tick(programs: Any, name: str, frequency_hz: int) -> None:

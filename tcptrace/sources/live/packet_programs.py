@@ -67,6 +67,11 @@ class PacketPrograms:
         if self.probes is not None:
             self.probes.attach(self._bpf, ring_fds)
 
+    def socket_counts(self) -> npt.NDArray[Any]:
+        """SOCKET_COUNTS of each CPU, of the probes that there must be.  Raises MissingFeatureError."""
+        assert self.probes is not None
+        return self.probes.counts(self._bpf)
+
     def probe_fds(self) -> dict[str, int]:
         """File descriptor of each probe's program, by its name in bpf/socket.c."""
         names = self.probes.programs if self.probes is not None else []

@@ -5,13 +5,18 @@ before bpf/socket.c is compiled.
 """
 
 import importlib.resources
+import math
 import os
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from tcptrace.errors import MissingFeatureError
 from tcptrace.model import PROBES
+from tcptrace.records import SOCKET_COUNTS
 from tcptrace.sources.live import bcc_loader
 from tcptrace.sources.live.btf import KernelTypes
 from tcptrace.sources.live.process_selection import ProcessSelection
@@ -35,6 +40,12 @@ MACHINES: Final = {
     "x86_64": ("ARCH_X86_64", 15 * 8, 43, 288),
     "aarch64": ("ARCH_ARM64", 35 * 8, 202, 242),
 }
+
+
+def possible_cpus() -> int:
+    """How many this machine may ever have (/sys/devices/system/cpu/possible, "0-3")."""
+    with open("/sys/devices/system/cpu/possible") as file:
+        return int(file.read().strip().rpartition("-")[2].rpartition(",")[2]) + 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class ProbeOptions:
 
     way: str = "auto"  # or "kprobes", "tracepoints"
     netns: int = 0  # inode of the network namespace whose sockets are told of
-    samples_per_s: int = SAMPLES_PER_S
+    samples_per_s: int | None = SAMPLES_PER_S  # of a socket, and one a tick of the kernel at most; None: each segment
     all_events: bool = False
     selection: ProcessSelection = field(default_factory=ProcessSelection)  # of processes; empty: all
 
@@ -152,11 +163,14 @@ class SocketProbes:
         """For the compiler."""
         machine, regs_syscall, accept, accept4 = self._machine
         options = self.options
+        tick_us = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e6)
+        sample_us = 1_000_000 / options.samples_per_s if options.samples_per_s else 0
         lines = [
             machine,
             f"NETNS={options.netns}u",
-            f"SAMPLE_NS={1_000_000_000 // options.samples_per_s}ULL",
-            f"TICK_US={round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e6)}ULL",
+            f"TICK_US={tick_us}ULL",
+            f"SAMPLE_TICKS={math.ceil(sample_us / tick_us)}ULL",
+            f"CPUS={possible_cpus()}",
             f"FOLLOWED_MAX={FOLLOWED_MAX}",
             f"ALL_EVENTS={int(options.all_events)}",
             f"FD_MAX={FD_MAX}",
@@ -198,6 +212,11 @@ class SocketProbes:
                 raise MissingFeatureError(f"the kernel does not attach to {one.name}")
             else:
                 self.missing.append(place.program)
+
+    def counts(self, programs: Any) -> npt.NDArray[Any]:
+        """SOCKET_COUNTS of each CPU, as they change, for as long as the programs are there.  MissingFeatureError."""
+        size_bytes = possible_cpus() * SOCKET_COUNTS.itemsize
+        return np.frombuffer(bcc_loader.share_memory(programs, "socket_counts", size_bytes), SOCKET_COUNTS)
 
     @property
     def kind(self) -> str:

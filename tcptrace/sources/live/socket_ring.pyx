@@ -92,11 +92,6 @@ cdef class SocketRing:
             set_data_tail(ring.page, ring.tail)
         return count
 
-    def lost(self):
-        """Records that found the ring full, as far as the kernel has said so (PERF_RECORD_LOST)."""
-        cdef int index
-        return sum(self.rings[index].lost_samples for index in range(self.ring_count))
-
     def close(self):
         """Give the rings back.  Nothing may be read afterwards."""
         self.ring_count = 0

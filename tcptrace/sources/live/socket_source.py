@@ -7,13 +7,14 @@ import numpy.typing as npt
 
 from tcptrace.errors import MissingFeatureError
 from tcptrace.model import Totals
-from tcptrace.records import SOCKET_RECORD
+from tcptrace.records import SOCKET_RECORD, SOCKET_RECORDS_LOST, SOCKETS_FOLLOWED, SOCKETS_GONE
 from tcptrace.sources.live.containers import Cgroups
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.open_sockets import find_open_sockets
 from tcptrace.sources.live.packet_programs import PacketPrograms
 from tcptrace.sources.live.process_selection import selected_flows
 from tcptrace.sources.live.sock_diag import SocketDiag
+from tcptrace.sources.live.socket_probes import FOLLOWED_MAX
 from tcptrace.sources.live.socket_ring import SocketRing
 from tcptrace.sources.live.socket_roles import find_roles
 
@@ -37,6 +38,7 @@ class SocketSource:
         self._probes = programs.probes
         self._interface_index = interface.index
         self._ring = SocketRing(cpus, RING_BYTES)
+        self._counts = programs.socket_counts()["counters"]
         self._diag: SocketDiag | None = None
         self._found: npt.NDArray[Any] = np.zeros(0, SOCKET_RECORD)
         self.problem: str | None = None
@@ -88,9 +90,12 @@ class SocketSource:
         return self._diag.ask(keys, time_ns, self._interface_index)[0]
 
     def fill_totals(self, totals: Totals) -> None:
-        """How many records there were."""
+        """How many records there were, and of what the programs could not tell."""
         totals.socket_records = self._ring.taken
-        totals.socket_records_lost = self._ring.lost()
+        counts = self._counts.sum(axis=0, dtype=np.int64)
+        totals.socket_records_lost = int(counts[SOCKET_RECORDS_LOST])
+        followed = int(counts[SOCKETS_FOLLOWED] - counts[SOCKETS_GONE])
+        totals.sockets_forgotten = max(0, followed - FOLLOWED_MAX)
 
     def close(self) -> None:
         """Give everything back but the probes, which are the programs'."""
