@@ -29,19 +29,29 @@ BACK_BYTES = 700_000
 # --- What the connections do
 
 
-def send(sender: socket.socket, receiver: socket.socket, size_bytes: int) -> None:
+def send(sender: socket.socket, receiver: socket.socket, size_bytes: int, piece_bytes: int = 1 << 20) -> None:
     """Returns when all is received."""
-    thread = threading.Thread(target=sender.sendall, args=(bytes(size_bytes),), daemon=True)
+
+    def write() -> None:
+        for start in range(0, size_bytes, piece_bytes):
+            sender.sendall(bytes(min(piece_bytes, size_bytes - start)))
+
+    thread = threading.Thread(target=write, daemon=True)
     thread.start()
-    while size_bytes:
-        size_bytes -= len(receiver.recv(min(size_bytes, 1 << 16)))
+    left = size_bytes
+    while left:
+        left -= len(receiver.recv(min(left, 1 << 16)))
     thread.join(TIMEOUT_S)
+
+
+def by_reno(pair: Pair) -> None:
+    for end in (pair.client, pair.server):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
 def lose(pair: Pair) -> None:
     """More than the router's queue holds, by a congestion control that finds that out again and again."""
-    for end in (pair.client, pair.server):
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    by_reno(pair)
     send(pair.client, pair.server, BULK_BYTES)
 
 
@@ -64,10 +74,16 @@ def wait_for_window(pair: Pair) -> None:
 
 
 def wait_for_buffer(pair: Pair) -> None:
-    """The client may have less under way than the path holds."""
-    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 13)
-    while tcp_info(pair.client, TCPI_SNDBUF_LIMITED_AT, "Q") <= LIMITED_US:
-        send(pair.client, pair.server, 1 << 17)
+    """The client may have less under way than the path holds, and never more than that in its queue."""
+    by_reno(pair)
+    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+    pair.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def limited() -> bool:
+        send(pair.client, pair.server, 1 << 15, piece_bytes=1_000)
+        return tcp_info(pair.client, TCPI_SNDBUF_LIMITED_AT, "Q") > LIMITED_US
+
+    wait_until(limited)
 
 
 @dataclass(frozen=True)
