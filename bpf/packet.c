@@ -6,8 +6,9 @@
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
  * XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
- * some processes' sockets alone are, and the text of filter_matches() in place of the FILTER marker.  bcc rewrites map methods in this file only, so whatever
- * touches a map is here.
+ * some processes' sockets alone are, and the text of filter_matches() in place of the FILTER marker.  bcc rewrites map
+ * methods in the text that it is handed, not in headers: the loader puts socket.c, if it is wanted, and handover.c after
+ * this.
  */
 #define BPF_LICENSE Dual MIT/GPL
 #define IN_KERNEL
@@ -15,7 +16,6 @@
 #include "parse.h"
 #include "window.h"
 
-#define CPU_IDLE_EXIT 0xffffffff /* PWR_EVENT_EXIT */
 #define TC_GO_ON -1 /* TC_ACT_UNSPEC: the next filter decides, as if we were not here */
 /* First guess of how much to load; what Ethernet, IPv6 and TCP with all options take. */
 #define FIRST_LOAD_BYTES 128
@@ -401,45 +401,3 @@ int xdp_packet(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 #endif
-
-/* What the batch holds so far goes to the ring. */
-static __always_inline void hand_over(void *ctx, struct cpu_state *cpu, __u32 resting)
-{
-	__u64 count = cpu->batch.header.count, bytes;
-
-	if (count > BATCH_SLOTS)
-		return;
-	bytes = sizeof(struct batch_header) + count * sizeof(struct slot);
-	cpu->batch.header.time_ns = bpf_ktime_get_ns();
-	cpu->batch.header.resting = resting;
-	HIDE(bytes);
-	if (bytes > sizeof(struct batch))
-		return;
-	emptied(cpu, count, batches.perf_submit(ctx, &cpu->batch, bytes));
-}
-
-/* 50 times a second on every CPU that works: hand over what has gathered, and say how far the CPU has come. */
-int tick(struct bpf_perf_event_data *ctx)
-{
-	struct cpu_state *cpu = this_cpu();
-
-	if (cpu && !cpu->busy)
-		hand_over(ctx, cpu, 0);
-	return 0;
-}
-
-/*
- * Raw tracepoint cpu_idle(state, cpu).  Some hypervisors' idle CPUs do not tick, so a CPU that goes idle hands
- * over first, and says so.
- */
-int going_idle(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct cpu_state *cpu;
-
-	if ((__u32)ctx->args[0] == CPU_IDLE_EXIT)
-		return 0;
-	cpu = this_cpu();
-	if (cpu && !cpu->busy && (cpu->batch.header.count || !cpu->batch.header.resting))
-		hand_over(ctx, cpu, 1);
-	return 0;
-}

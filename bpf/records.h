@@ -13,6 +13,8 @@
 #define WINDOW_BYTES 256
 /* Records handed over in one perf sample: 32 bring the cost of the ring down to 0.05 us a packet. */
 #define BATCH_RECORDS 32
+/* Socket records handed over in one perf sample, at most. */
+#define BATCH_SAMPLES 16
 /* RFC 2018 section 3: three blocks fit beside a timestamp option. */
 #define SACK_BLOCKS 3
 
@@ -231,6 +233,7 @@ struct socket_view {
 	__u8 owner_source;        /* enum owner_source, of pid, uid, comm */
 };
 
+/* A perf sample is one of these, or up to BATCH_SAMPLES of event SAMPLE. */
 struct socket_record {
 	__u64 time_ns;    /* of the event */
 	struct socket_key key;

@@ -2,7 +2,8 @@
 /*
  * What the kernel itself holds of each TCP socket of one network namespace.  Compiled together with packet.c.
  *
- * hook -> followed (per socket: owner, causes, when to sample) -> image of the socket -> record -> ring
+ * hook -> followed (per socket: owner, causes, when to sample) -> image of the socket -> record -> ring, which samples
+ * get to in batches (handover.c)
  *
  * Each handler has one body and two ways in: a kprobe, or a raw tracepoint where the kernel has no kprobes.  The loader
  * sets ON_… to KPROBE or RAW_TRACEPOINT, NETNS, TICK_US (a jiffy), SAMPLE_TICKS, FOLLOWED_MAX, CPUS, ALL_EVENTS where every
@@ -62,9 +63,18 @@ struct scratch {
 	struct socket_record record;
 	struct followed fresh;
 };
+/* Samples of this CPU that have not been handed over: to write to the ring costs a third of all that a sample costs. */
+struct samples {
+	volatile __u64 busy; /* a program is at it, which this one interrupted */
+	__u64 count;
+	struct socket_record records[BATCH_SAMPLES];
+};
 /* To bcc just bytes: for each field of a struct it would generate code to print it. */
 struct scratch_bytes {
 	__u64 words[sizeof(struct scratch) / 8];
+};
+struct samples_bytes {
+	__u64 words[sizeof(struct samples) / 8];
 };
 struct followed_bytes {
 	__u64 words[sizeof(struct followed) / 8];
@@ -73,15 +83,16 @@ struct followed_bytes {
 BPF_PERCPU_ARRAY(scratches, struct scratch_bytes, LEVELS);
 BPF_TABLE("lru_hash", __u64, struct followed_bytes, sockets, FOLLOWED_MAX);
 BPF_F_TABLE("array", int, struct socket_counts, socket_counts, CPUS, BPF_F_MMAPABLE);
+BPF_PERCPU_ARRAY(gathered, struct samples_bytes, 1);
 BPF_PERF_OUTPUT(socket_records);
 
-static __always_inline void count_socket(__u64 counter)
+static __always_inline void count_socket(__u64 counter, __u64 by)
 {
 	int cpu = bpf_get_smp_processor_id();
 	struct socket_counts *counts = socket_counts.lookup(&cpu);
 
 	if (counts)
-		__sync_fetch_and_add(&counts->counters[counter], 1);
+		__sync_fetch_and_add(&counts->counters[counter], by);
 }
 
 /* Memory of this CPU that no program interrupted by this one uses, until leave_scratch(); NULL if there is no more. */
@@ -99,7 +110,7 @@ static __always_inline struct scratch *enter_scratch(void)
 			return s;
 		}
 	}
-	count_socket(SOCKET_RECORDS_LOST);
+	count_socket(SOCKET_RECORDS_LOST, 1);
 	return NULL;
 }
 
@@ -172,7 +183,7 @@ static __always_inline struct followed *follow(struct scratch *s, __u64 sk)
 {
 	begin_following(&s->fresh);
 	if (!sockets.lookup(&sk))
-		count_socket(SOCKETS_FOLLOWED);
+		count_socket(SOCKETS_FOLLOWED, 1);
 	sockets.update(&sk, (struct followed_bytes *)&s->fresh);
 	return (struct followed *)sockets.lookup(&sk);
 }
@@ -368,7 +379,55 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 static __always_inline void submit(void *ctx, struct socket_record *r)
 {
 	if (socket_records.perf_submit(ctx, r, sizeof(*r)))
-		count_socket(SOCKET_RECORDS_LOST);
+		count_socket(SOCKET_RECORDS_LOST, 1);
+}
+
+static __always_inline void empty_samples(void *ctx, struct samples *samples)
+{
+	__u64 count = samples->count, bytes = count * sizeof(struct socket_record);
+
+	samples->count = 0;
+	HIDE(bytes);
+	if (bytes == 0 || bytes > sizeof(samples->records))
+		return;
+	if (socket_records.perf_submit(ctx, samples->records, bytes))
+		count_socket(SOCKET_RECORDS_LOST, count);
+}
+
+/* 0 if a program is at it just now. */
+static __always_inline int hand_over_samples(void *ctx)
+{
+	struct samples *samples;
+	int zero = 0;
+
+	samples = (struct samples *)gathered.lookup(&zero);
+	if (samples && samples->busy)
+		return 0;
+	if (samples)
+		empty_samples(ctx, samples);
+	return 1;
+}
+
+static __always_inline void gather(void *ctx, struct socket_record *r)
+{
+	struct samples *samples;
+	int zero = 0;
+	__u64 at;
+
+	samples = (struct samples *)gathered.lookup(&zero);
+	if (!samples)
+		return;
+	if (samples->busy) {
+		submit(ctx, r);
+		return;
+	}
+	samples->busy = 1;
+	at = samples->count & (BATCH_SAMPLES - 1);
+	__builtin_memcpy(&samples->records[at], r, sizeof(*r));
+	samples->count = at + 1;
+	if (at + 1 == BATCH_SAMPLES)
+		empty_samples(ctx, samples);
+	samples->busy = 0;
 }
 
 /* From CLOSED to SYN-SENT the socket went before it had a port; now it has one. */
@@ -405,7 +464,10 @@ static __always_inline void tell(void *ctx, struct scratch *s, struct followed *
 		bpf_probe_read_kernel(r->view.congestion_control, NAME_BYTES, (void *)(FIELD_ca_ops(s->image) + CA_OPS_NAME));
 	r->view.state = state;
 	f->sample_due_ticks = bpf_jiffies64() + SAMPLE_TICKS;
-	submit(ctx, r);
+	if (event == SOCKET_SAMPLE)
+		gather(ctx, r);
+	else
+		submit(ctx, r);
 }
 
 /* Of retransmissions that no event told of: before the trace, or not sent because the device's queue was full. */
@@ -588,7 +650,7 @@ int socket_destroyed(CONTEXT(ON_DESTROYED) *ctx)
 	__u64 sk = ARGUMENT(ON_DESTROYED, 0);
 
 	if (sockets.delete(&sk) == 0)
-		count_socket(SOCKETS_GONE);
+		count_socket(SOCKETS_GONE, 1);
 	return 0;
 }
 

@@ -3,6 +3,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, 
 
 cdef extern from "records.h" nogil:
     enum: BATCH_RECORDS
+    enum: BATCH_SAMPLES
     enum: COUNTERS
     enum: SACK_BLOCKS
     enum: FRAME_MAX_BYTES

@@ -24,6 +24,8 @@ from tcptrace.sources.live.source import online_cpus
 LO = "127.0.0.1"
 ROUNDS = 1237
 FOLLOWED = 64
+WAITING = 16
+"""Of a CPU, at most: records.h, BATCH_SAMPLES."""
 
 
 @dataclass
@@ -92,8 +94,9 @@ def test_full_rings(near: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
         totals = probes.totals()
         assert totals.socket_records - before.socket_records == taken
         told = taken + totals.socket_records_lost - before.socket_records_lost
-    assert taken < PAGESIZE * len(online_cpus()) // 256
-    assert 2 * ROUNDS <= told <= calls  # each segment with data was told of or lost, and nothing twice
+    assert taken < PAGESIZE * len(online_cpus()) // 256  # a record is larger than that
+    # Each segment with data was told of, or lost, or waits to be handed over; and nothing twice.
+    assert 2 * ROUNDS - WAITING * len(online_cpus()) <= told <= calls
 
 
 def test_more_sockets_than_are_followed(near: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:

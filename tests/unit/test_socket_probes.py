@@ -122,9 +122,8 @@ def test_it_compiles(kernel: Any, kprobes: bool, selection: ProcessSelection, wi
     probes = SocketProbes(ProbeOptions(selection=selection, netns=1237, all_events=True))
     headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
     text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source(None, ethernet=True))
-    programs = bcc_loader.compile_programs(
-        text + probes.source(), headers, ["LINK_KIND=LINK_ETHERNET", *probes.defines()]
-    )
+    text += probes.source() + (headers / "handover.c").read_text()
+    programs = bcc_loader.compile_programs(text, headers, ["LINK_KIND=LINK_ETHERNET", "SOCKETS", *probes.defines()])
     try:
         assert set(probes.programs) >= set(ALWAYS)
         assert programs[b"socket_records"] is not None

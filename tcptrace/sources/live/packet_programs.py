@@ -16,7 +16,7 @@ TICK_HZ: Final = 50
 
 
 class PacketPrograms:
-    """bpf/packet.c for one interface, in the kernel but not yet attached.
+    """The programs of bpf/ for one interface, in the kernel but not yet attached.
 
     `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
     over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
@@ -46,7 +46,8 @@ class PacketPrograms:
             defines.append(f"SNAPLEN={snaplen}")
         if probes is not None:  # each compilation costs its own 0.4 s, so both at once
             text += probes.source()
-            defines += probes.defines()
+            defines += ["SOCKETS", *probes.defines()]
+        text += (headers / "handover.c").read_text()
         self._bpf: Any = bcc_loader.compile_programs(text, headers, defines)
         self.tc_fd = bcc_loader.load(self._bpf, "tc_packet", self._bpf.SCHED_CLS)
         self.xdp_fd = bcc_loader.load(self._bpf, "xdp_packet", self._bpf.XDP) if xdp else None

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from tcptrace.records cimport socket_record
+from tcptrace.records cimport BATCH_SAMPLES, socket_record
 from tcptrace.sources.live.perf_buffer cimport (
     begin_reading, copy_out, data_head, next_sample, pass_event, perf_buffer, set_data_tail,
 )
@@ -63,7 +63,7 @@ cdef class SocketRing:
         cdef uint8_t[::1] view = self.buffer.view("u1")
         cdef uint64_t count = READ_RECORDS
         told = [self.waiting]
-        while count == <uint64_t>READ_RECORDS:
+        while count + BATCH_SAMPLES > <uint64_t>READ_RECORDS: # there may be more
             with nogil:
                 count = self._drain(<socket_record *>&view[0])
             self.taken += count
@@ -77,17 +77,18 @@ cdef class SocketRing:
         return records[:ready]
 
     cdef uint64_t _drain(self, socket_record *to) noexcept nogil:
-        cdef uint64_t head, at, count = 0
+        cdef uint64_t head, at, told, count = 0
         cdef perf_buffer *ring
         cdef uint32_t bytes
         cdef int index
         for index in range(self.ring_count):
             ring = &self.rings[index]
             head = data_head(ring.page)
-            while ring.tail < head and count < <uint64_t>READ_RECORDS:
-                if next_sample(ring, &at, &bytes) and bytes >= sizeof(socket_record):
-                    copy_out(ring, at, to + count, sizeof(socket_record))
-                    count += 1
+            while ring.tail < head and count + BATCH_SAMPLES <= <uint64_t>READ_RECORDS:
+                if next_sample(ring, &at, &bytes):
+                    told = min(bytes // sizeof(socket_record), <uint32_t>BATCH_SAMPLES)
+                    copy_out(ring, at, to + count, told * sizeof(socket_record))
+                    count += told
                 pass_event(ring)
             set_data_tail(ring.page, ring.tail)
         return count
