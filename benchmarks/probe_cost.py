@@ -1,7 +1,8 @@
 """What the probes cost the kernel's work on a socket: ns a call, as the kernel itself counts it.
 
 Run as root: .venv/bin/python benchmarks/probe_cost.py.  Requests and responses go over lo in a network namespace of
-their own; kernel.bpf_stats_enabled is set meanwhile.  Its own two clock readings are part of each figure.
+their own, on CPUs that sleep between them and on CPUs that others keep awake (their caches and clocks are warm);
+kernel.bpf_stats_enabled is set meanwhile.  Its own two clock readings are part of each figure.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from tcptrace.sources.live import pcap_filter
@@ -100,15 +101,31 @@ def measure(samples_per_s: int | None) -> tuple[str, dict[str, list[float]]]:
     return probes.kind, costs
 
 
+@contextmanager
+def awake() -> Iterator[None]:
+    """Every CPU has something to do, of the lowest priority."""
+    idlers = [
+        subprocess.Popen([sys.executable, "-c", "import os\nos.nice(19)\nwhile True: pass"]) for _ in online_cpus()
+    ]
+    try:
+        yield
+    finally:
+        for one in idlers:
+            one.kill()
+            one.wait()
+
+
 def main() -> None:
     own_namespace()
     with bpf_stats():
-        for case, samples_per_s in CASES.items():
-            kind, costs = measure(samples_per_s)
-            print(f"{case} ({kind}), ns a call, of {RUNS} runs with {EXCHANGES:,} exchanges each:")
-            for name, figures in costs.items():
-                median = statistics.median(figures)
-                print(f"  {name:22} median {median:6.0f}   {min(figures):6.0f} to {max(figures):6.0f}")
+        for condition, around in (("idle CPUs", nullcontext), ("CPUs kept awake", awake)):
+            for case, samples_per_s in CASES.items():
+                with around():
+                    kind, costs = measure(samples_per_s)
+                print(f"{condition}, {case} ({kind}), ns a call, of {RUNS} runs with {EXCHANGES:,} exchanges each:")
+                for name, figures in costs.items():
+                    median = statistics.median(figures)
+                    print(f"  {name:22} median {median:6.0f}   {min(figures):6.0f} to {max(figures):6.0f}")
 
 
 if __name__ == "__main__":

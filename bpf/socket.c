@@ -408,24 +408,22 @@ static __always_inline int hand_over_samples(void *ctx)
 	return 1;
 }
 
-static __always_inline void gather(void *ctx, struct socket_record *r)
+/* Where a sample is to be written, until keep_sample(); NULL if a program is at it just now. */
+static __always_inline struct samples *begin_sample(void)
 {
 	struct samples *samples;
 	int zero = 0;
-	__u64 at;
 
 	samples = (struct samples *)gathered.lookup(&zero);
-	if (!samples)
-		return;
-	if (samples->busy) {
-		submit(ctx, r);
-		return;
-	}
+	if (!samples || samples->busy)
+		return NULL;
 	samples->busy = 1;
-	at = samples->count & (BATCH_SAMPLES - 1);
-	__builtin_memcpy(&samples->records[at], r, sizeof(*r));
-	samples->count = at + 1;
-	if (at + 1 == BATCH_SAMPLES)
+	return samples;
+}
+
+static __always_inline void keep_sample(void *ctx, struct samples *samples)
+{
+	if (++samples->count >= BATCH_SAMPLES)
 		empty_samples(ctx, samples);
 	samples->busy = 0;
 }
@@ -436,6 +434,7 @@ static __always_inline void tell_connecting(void *ctx, struct scratch *s, struct
 	struct socket_record *r = &s->record;
 	__u8 old_state = r->old_state;
 
+	__builtin_memcpy(&r->key, &f->key, sizeof(r->key));
 	view_nothing(&r->view);
 	view_owner(&r->view, f);
 	r->time_ns = r->view.time_ns = f->connecting_ns;
@@ -447,16 +446,11 @@ static __always_inline void tell_connecting(void *ctx, struct scratch *s, struct
 	r->old_state = old_state;
 }
 
-/* Write a record of what the image says, in state `state`. */
-static __always_inline void tell(void *ctx, struct scratch *s, struct followed *f, __u64 now, __u8 event, __u8 state)
+/* What the image says. */
+static __always_inline void describe(struct socket_record *r, struct scratch *s, struct followed *f, __u64 now, __u8 state)
 {
-	struct socket_record *r = &s->record;
-
 	__builtin_memcpy(&r->key, &f->key, sizeof(r->key));
-	if (f->connecting_ns)
-		tell_connecting(ctx, s, f);
 	r->time_ns = r->view.time_ns = now;
-	r->event = event;
 	view_numbers(&r->view, s->image);
 	view_owner(&r->view, f);
 	__builtin_memset(r->view.congestion_control, 0, NAME_BYTES);
@@ -464,10 +458,42 @@ static __always_inline void tell(void *ctx, struct scratch *s, struct followed *
 		bpf_probe_read_kernel(r->view.congestion_control, NAME_BYTES, (void *)(FIELD_ca_ops(s->image) + CA_OPS_NAME));
 	r->view.state = state;
 	f->sample_due_ticks = bpf_jiffies64() + SAMPLE_TICKS;
-	if (event == SOCKET_SAMPLE)
-		gather(ctx, r);
-	else
-		submit(ctx, r);
+}
+
+/* Write a record of an event, with what the image says, in state `state`. */
+static __always_inline void tell(void *ctx, struct scratch *s, struct followed *f, __u64 now, __u8 event, __u8 state)
+{
+	struct socket_record *r = &s->record;
+
+	if (f->connecting_ns)
+		tell_connecting(ctx, s, f);
+	describe(r, s, f, now, state);
+	r->event = event;
+	submit(ctx, r);
+}
+
+static __always_inline void describe_sample(struct socket_record *r, struct scratch *s, struct followed *f)
+{
+	describe(r, s, f, bpf_ktime_get_ns(), FIELD_state(s->image));
+	r->event = SOCKET_SAMPLE;
+	r->segments = r->cause = r->old_state = 0;
+}
+
+/* As tell(), but it may wait for others. */
+static __always_inline void tell_sample(void *ctx, struct scratch *s, struct followed *f)
+{
+	struct samples *samples;
+
+	if (f->connecting_ns)
+		tell_connecting(ctx, s, f);
+	samples = begin_sample();
+	if (samples) {
+		describe_sample(&samples->records[samples->count & (BATCH_SAMPLES - 1)], s, f);
+		keep_sample(ctx, samples);
+	} else {
+		describe_sample(&s->record, s, f);
+		submit(ctx, &s->record);
+	}
 }
 
 /* Of retransmissions that no event told of: before the trace, or not sent because the device's queue was full. */
@@ -496,8 +522,7 @@ static __always_inline void on_segment(void *ctx, __u64 sk)
 	if (f && is_wanted(s, sk, f)) {
 		READ_VIEW(s->image, sk);
 		settle(f, FIELD_total_retrans(s->image), untold_cause(f, s->image));
-		s->record.segments = s->record.cause = s->record.old_state = 0;
-		tell(ctx, s, f, bpf_ktime_get_ns(), SOCKET_SAMPLE, FIELD_state(s->image));
+		tell_sample(ctx, s, f);
 	}
 	leave_scratch(s);
 }
@@ -618,8 +643,7 @@ static __always_inline void on_opened(void *ctx, __u64 sk, __u8 role)
 		select_packets(s, sk, f, ESTABLISHED);
 		if (is_wanted(s, sk, f)) {
 			READ_VIEW(s->image, sk);
-			s->record.segments = s->record.cause = s->record.old_state = 0;
-			tell(ctx, s, f, bpf_ktime_get_ns(), SOCKET_SAMPLE, FIELD_state(s->image));
+			tell_sample(ctx, s, f);
 		}
 	}
 	leave_scratch(s);

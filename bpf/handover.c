@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * What a CPU has gathered goes to its rings, and how far it has come is said.  Compiled last: after packet.c and, with
+ * SOCKETS, socket.c.  A batch's time says that everything before it has been handed over, samples of sockets included, so
+ * those go first.
+ */
+#ifndef SOCKETS
+#define hand_over_samples(ctx) 1
+#endif
+
+#define CPU_IDLE_EXIT 0xffffffff /* PWR_EVENT_EXIT */
+
+/* What the batch holds so far goes to the ring. */
+static __always_inline void hand_over(void *ctx, struct cpu_state *cpu, __u32 resting)
+{
+	__u64 count = cpu->batch.header.count, bytes;
+
+	if (count > BATCH_SLOTS)
+		return;
+	bytes = sizeof(struct batch_header) + count * sizeof(struct slot);
+	cpu->batch.header.time_ns = bpf_ktime_get_ns();
+	cpu->batch.header.resting = resting;
+	HIDE(bytes);
+	if (bytes > sizeof(struct batch))
+		return;
+	emptied(cpu, count, batches.perf_submit(ctx, &cpu->batch, bytes));
+}
+
+/* 50 times a second on every CPU that works: hand over what has gathered, and say how far the CPU has come. */
+int tick(struct bpf_perf_event_data *ctx)
+{
+	struct cpu_state *cpu = this_cpu();
+
+	if (cpu && !cpu->busy && hand_over_samples(ctx))
+		hand_over(ctx, cpu, 0);
+	return 0;
+}
+
+/*
+ * Raw tracepoint cpu_idle(state, cpu).  Some hypervisors' idle CPUs do not tick, so a CPU that goes idle hands
+ * over first, and says so.
+ */
+int going_idle(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct cpu_state *cpu;
+
+	if ((__u32)ctx->args[0] == CPU_IDLE_EXIT)
+		return 0;
+	cpu = this_cpu();
+	if (cpu && !cpu->busy && hand_over_samples(ctx) && (cpu->batch.header.count || !cpu->batch.header.resting))
+		hand_over(ctx, cpu, 1);
+	return 0;
+}
