@@ -4,9 +4,6 @@
  * SOCKETS, socket.c.  A batch's time says that everything before it has been handed over, samples of sockets included, so
  * those go first.
  */
-#ifndef SOCKETS
-#define hand_over_samples(ctx) 1
-#endif
 
 #define CPU_IDLE_EXIT 0xffffffff /* PWR_EVENT_EXIT */
 

@@ -66,7 +66,7 @@ struct scratch {
 /* Samples of this CPU that have not been handed over: to write to the ring costs a third of all that a sample costs. */
 struct samples {
 	volatile __u64 busy; /* a program is at it, which this one interrupted */
-	__u64 count;
+	volatile __u64 count;
 	struct socket_record records[BATCH_SAMPLES];
 };
 /* To bcc just bytes: for each field of a struct it would generate code to print it. */
@@ -181,10 +181,15 @@ static __always_inline void begin_following(struct followed *f)
 /* A socket seen for the first time. */
 static __always_inline struct followed *follow(struct scratch *s, __u64 sk)
 {
+	struct followed *before = (struct followed *)sockets.lookup(&sk);
+
 	begin_following(&s->fresh);
-	if (!sockets.lookup(&sk))
+	if (sockets.update(&sk, (struct followed_bytes *)&s->fresh)) {
+		count_socket(SOCKET_RECORDS_LOST, 1);
+		return NULL;
+	}
+	if (!before)
 		count_socket(SOCKETS_FOLLOWED, 1);
-	sockets.update(&sk, (struct followed_bytes *)&s->fresh);
 	return (struct followed *)sockets.lookup(&sk);
 }
 
@@ -252,12 +257,16 @@ static __always_inline void expect_syn(struct socket_key *key, struct followed *
 	__u32 one = 1, *count;
 	int zero = 0;
 
+	__u16 port = key->local_port;
+
+	key->local_port = 0;
 	c = connecting_now.lookup(&zero);
 	if (c) {
-		c->is_other = f->ignored && !key->local_port;
+		c->is_other = f->ignored;
 		__builtin_memcpy(c->destination, key, sizeof(c->destination));
 	}
-	if (f->ignored || key->local_port)
+	key->local_port = port;
+	if (f->ignored || port)
 		return;
 	f->syn_expected = 1;
 	count = expected.lookup(key);
@@ -375,20 +384,15 @@ static __always_inline int is_wanted(struct scratch *s, __u64 sk, struct followe
 	return 1;
 }
 
-/* To its ring; it is lost if that is full, or if there is none. */
-static __always_inline void submit(void *ctx, struct socket_record *r)
-{
-	if (socket_records.perf_submit(ctx, r, sizeof(*r)))
-		count_socket(SOCKET_RECORDS_LOST, 1);
-}
-
 static __always_inline void empty_samples(void *ctx, struct samples *samples)
 {
 	__u64 count = samples->count, bytes = count * sizeof(struct socket_record);
 
+	if (count == 0)
+		return;
 	samples->count = 0;
-	HIDE(bytes);
-	if (bytes == 0 || bytes > sizeof(samples->records))
+	HIDE(bytes); /* alone, and unsigned, or verifiers before Linux 5.11 lose its bounds */
+	if (bytes > sizeof(samples->records))
 		return;
 	if (socket_records.perf_submit(ctx, samples->records, bytes))
 		count_socket(SOCKET_RECORDS_LOST, count);
@@ -406,6 +410,14 @@ static __always_inline int hand_over_samples(void *ctx)
 	if (samples)
 		empty_samples(ctx, samples);
 	return 1;
+}
+
+/* To its ring, after the samples before it; it is lost if that is full, or if there is none. */
+static __always_inline void submit(void *ctx, struct socket_record *r)
+{
+	hand_over_samples(ctx);
+	if (socket_records.perf_submit(ctx, r, sizeof(*r)))
+		count_socket(SOCKET_RECORDS_LOST, 1);
 }
 
 /* Where a sample is to be written, until keep_sample(); NULL if a program is at it just now. */
@@ -442,6 +454,7 @@ static __always_inline void tell_connecting(void *ctx, struct scratch *s, struct
 	r->event = SOCKET_STATE;
 	r->view.state = SYN_SENT;
 	r->old_state = CLOSE;
+	r->segments = r->cause = 0;
 	submit(ctx, r);
 	r->old_state = old_state;
 }

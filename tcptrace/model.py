@@ -255,7 +255,7 @@ class Totals:
     unordered: int = 0  # records that came after a later one had been handed on
     socket_records: int | None = None  # what the kernel said of sockets; None: not asked
     socket_records_lost: int | None = None  # their ring was full, or programs interrupted each other too often
-    sockets_forgotten: int | None = None  # at least so many made room for others in the kernel's memory
+    sockets_forgotten: int | None = None  # at least so often one made room for another in the kernel's memory
 
 
 def _no_container(cgroup_id: int) -> str | None:

@@ -70,7 +70,9 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         if row.trouble:
             lines.append(f"{row.kernel}: {row.trouble}")
         if row.boots > 1:
-            lines.append(f"{row.kernel}: booted {row.boots} times, as the emulator failed; no test was repeated")
+            lines.append(
+                f"{row.kernel}: booted {row.boots} times, as the emulator failed; no finished test was repeated"
+            )
         reasons = Counter(one.reason for one in row.outcomes if one.outcome == "skipped")
         lines += [f"{row.kernel}: {count} skipped: {reason}" for reason, count in sorted(reasons.items())]
     return lines

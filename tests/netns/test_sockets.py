@@ -29,18 +29,12 @@ BACK_BYTES = 700_000
 # --- What the connections do
 
 
-def send(sender: socket.socket, receiver: socket.socket, size_bytes: int, piece_bytes: int = 1 << 20) -> None:
+def send(sender: socket.socket, receiver: socket.socket, size_bytes: int) -> None:
     """Returns when all is received."""
-
-    def write() -> None:
-        for start in range(0, size_bytes, piece_bytes):
-            sender.sendall(bytes(min(piece_bytes, size_bytes - start)))
-
-    thread = threading.Thread(target=write, daemon=True)
+    thread = threading.Thread(target=sender.sendall, args=(bytes(size_bytes),), daemon=True)
     thread.start()
-    left = size_bytes
-    while left:
-        left -= len(receiver.recv(min(left, 1 << 16)))
+    while size_bytes:
+        size_bytes -= len(receiver.recv(min(size_bytes, 1 << 16)))
     thread.join(TIMEOUT_S)
 
 
@@ -77,10 +71,9 @@ def wait_for_buffer(pair: Pair) -> None:
     """The client may have less under way than the path holds, and never more than that in its queue."""
     by_reno(pair)
     pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
-    pair.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def limited() -> bool:
-        send(pair.client, pair.server, 1 << 15, piece_bytes=1_000)
+        send(pair.client, pair.server, 1 << 17)
         return tcp_info(pair.client, TCPI_SNDBUF_LIMITED_AT, "Q") > LIMITED_US
 
     wait_until(limited)
@@ -140,6 +133,8 @@ def traced(request: pytest.FixtureRequest) -> Iterator[Traced]:
     with routed() as path, Sockets() as sockets:
         slow(path.router, "veth0")
         slow(path.router, "veth1")
+        # One super-packet would be larger than a small send buffer is meant to be.
+        path.near.run(["ip", "link", "set", "dev", "veth0", "gso_max_segs", "1"])
         options = ("--probes", request.param)
         with (
             Watch(path.near, *options) as near,

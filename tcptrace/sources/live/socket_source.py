@@ -38,11 +38,16 @@ class SocketSource:
         self._probes = programs.probes
         self._interface_index = interface.index
         self._ring = SocketRing(cpus, RING_BYTES)
-        self._counts = programs.socket_counts()["counters"]
+        self._most_followed = 0
         self._diag: SocketDiag | None = None
         self._found: npt.NDArray[Any] = np.zeros(0, SOCKET_RECORD)
         self.problem: str | None = None
-        programs.attach_probes(self._ring.fds)
+        try:
+            self._counts = programs.socket_counts()["counters"]
+            programs.attach_probes(self._ring.fds)
+        except BaseException:
+            self._ring.close()
+            raise
         if "socket_accept" in self._probes.missing:
             self.problem = "who accepts a connection cannot be told on this kernel"
         try:
@@ -94,8 +99,8 @@ class SocketSource:
         totals.socket_records = self._ring.taken
         counts = self._counts.sum(axis=0, dtype=np.int64)
         totals.socket_records_lost = int(counts[SOCKET_RECORDS_LOST])
-        followed = int(counts[SOCKETS_FOLLOWED] - counts[SOCKETS_GONE])
-        totals.sockets_forgotten = max(0, followed - FOLLOWED_MAX)
+        self._most_followed = max(self._most_followed, int(counts[SOCKETS_FOLLOWED] - counts[SOCKETS_GONE]))
+        totals.sockets_forgotten = max(0, self._most_followed - FOLLOWED_MAX)
 
     def close(self) -> None:
         """Give everything back but the probes, which are the programs'."""

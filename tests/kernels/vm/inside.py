@@ -56,7 +56,9 @@ def run(outcomes: str, arguments: list[str]) -> int:
     """Exit code as pytest's: 1 also where a test had failed before."""
     with open(outcomes, "a+") as file:
         file.seek(0)
-        before = {line["test"]: line["outcome"] for line in map(json.loads, file.read().splitlines())}
+        whole = [line for line in file.read().splitlines(keepends=True) if line.endswith("\n")]
+        file.truncate(sum(len(line.encode()) for line in whole))
+        before = {line["test"]: line["outcome"] for line in map(json.loads, whole)}
         status = pytest.main(arguments, plugins=[Recorder(file, before)])
     if before and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return int("failed" in before.values())
