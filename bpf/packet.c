@@ -243,12 +243,6 @@ static __always_inline void take_frame(const struct frame *f, struct slot *slot,
 }
 #endif
 
-#ifdef SOCKETS
-static __always_inline int hand_over_samples(void *ctx); /* socket.c */
-#else
-#define hand_over_samples(ctx) 1
-#endif
-
 /* The record at hand is complete: keep it, and hand over the batch if it is now full. */
 static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct slot *slot)
 {
@@ -257,7 +251,6 @@ static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct 
 	COUNT(cpu, COUNT_RECORDS);
 	if (++cpu->batch.header.count < BATCH_SLOTS)
 		return;
-	hand_over_samples(ctx);
 	cpu->batch.header.time_ns = slot->record.time_ns;
 	/* Each a statement of its own: what bcc makes of the first one ends in a semicolon. */
 #ifdef APPEND_FRAMES
