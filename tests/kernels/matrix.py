@@ -70,7 +70,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         if row.trouble:
             lines.append(f"{row.kernel}: {row.trouble}")
         if row.boots > 1:
-            lines.append(f"{row.kernel}: booted {row.boots} times, as the emulator failed; what was done was not repeated")
+            lines.append(f"{row.kernel}: booted {row.boots} times, as the emulator failed; no finished test ran again")
         reasons = Counter(one.reason for one in row.outcomes if one.outcome == "skipped")
         lines += [f"{row.kernel}: {count} skipped: {reason}" for reason, count in sorted(reasons.items())]
     return lines

@@ -50,7 +50,7 @@ def test_skipped_is_not_shown() -> None:
 
 def test_another_boot_is_told() -> None:
     row = Row("6.12", FULL.outcomes[:1], boot_s=5.0, seconds=9.0, boots=2)
-    assert remarks([row]) == ["6.12: booted 2 times, as the emulator failed; what was done was not repeated"]
+    assert remarks([row]) == ["6.12: booted 2 times, as the emulator failed; no finished test ran again"]
 
 
 PANICS = {
