@@ -29,12 +29,18 @@ BACK_BYTES = 700_000
 # --- What the connections do
 
 
-def send(sender: socket.socket, receiver: socket.socket, size_bytes: int) -> None:
+def send(sender: socket.socket, receiver: socket.socket, size_bytes: int, piece_bytes: int = 1 << 21) -> None:
     """Returns when all is received."""
-    thread = threading.Thread(target=sender.sendall, args=(bytes(size_bytes),), daemon=True)
+
+    def write() -> None:
+        for start in range(0, size_bytes, piece_bytes):
+            sender.sendall(bytes(min(piece_bytes, size_bytes - start)))
+
+    thread = threading.Thread(target=write, daemon=True)
     thread.start()
-    while size_bytes:
-        size_bytes -= len(receiver.recv(min(size_bytes, 1 << 16)))
+    left = size_bytes
+    while left:
+        left -= len(receiver.recv(min(left, 1 << 16)))
     thread.join(TIMEOUT_S)
 
 
@@ -68,12 +74,18 @@ def wait_for_window(pair: Pair) -> None:
 
 
 def wait_for_buffer(pair: Pair) -> None:
-    """The client may have less under way than the path holds, and never more than that in its queue."""
-    by_reno(pair)
-    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+    """The client may have less under way than the path holds."""
+    paced = pair.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
+    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << (12 if paced else 13))
+    if paced:  # BBR's pace would be the limit, and one super-packet more than the buffer is meant to hold
+        by_reno(pair)
+        pair.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def limited() -> bool:
-        send(pair.client, pair.server, 1 << 17)
+        if paced:
+            send(pair.client, pair.server, 1 << 15, piece_bytes=1_000)
+        else:
+            send(pair.client, pair.server, 1 << 17)
         return tcp_info(pair.client, TCPI_SNDBUF_LIMITED_AT, "Q") > LIMITED_US
 
     wait_until(limited)
@@ -133,8 +145,6 @@ def traced(request: pytest.FixtureRequest) -> Iterator[Traced]:
     with routed() as path, Sockets() as sockets:
         slow(path.router, "veth0")
         slow(path.router, "veth1")
-        # One super-packet would be larger than a small send buffer is meant to be.
-        path.near.run(["ip", "link", "set", "dev", "veth0", "gso_max_segs", "1"])
         options = ("--probes", request.param)
         with (
             Watch(path.near, *options) as near,
