@@ -22,6 +22,7 @@ from programs.watch import Event, Watch, settle
 # struct tcp_info of linux/tcp.h: where the fields are.
 TCPI_UNACKED_AT, TCPI_RWND_LIMITED_AT, TCPI_SNDBUF_LIMITED_AT, TCPI_RCV_WND_AT = 24, 176, 184, 232
 LIMITED_US = 20_000
+SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; bytes a second
 BULK_BYTES = 1_500_000
 BACK_BYTES = 700_000
 
@@ -74,18 +75,13 @@ def wait_for_window(pair: Pair) -> None:
 
 
 def wait_for_buffer(pair: Pair) -> None:
-    """The client may have less under way than the path holds."""
-    paced = pair.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
-    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << (12 if paced else 13))
-    if paced:  # BBR's pace would be the limit, and one super-packet more than the buffer is meant to hold
-        by_reno(pair)
-        pair.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """The client's buffer holds little, which leaves at a pace: the kernel finds it empty, and the writer waiting."""
+    by_reno(pair)
+    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+    pair.client.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 150_000)
 
     def limited() -> bool:
-        if paced:
-            send(pair.client, pair.server, 1 << 15, piece_bytes=1_000)
-        else:
-            send(pair.client, pair.server, 1 << 17)
+        send(pair.client, pair.server, 1 << 15, piece_bytes=1_000)
         return tcp_info(pair.client, TCPI_SNDBUF_LIMITED_AT, "Q") > LIMITED_US
 
     wait_until(limited)

@@ -112,6 +112,19 @@ def test_another_machine(kernel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         SocketProbes(ProbeOptions())
 
 
+@pytest.mark.parametrize(
+    ("samples_per_s", "resolution_s", "ticks"),
+    [(10, 0.004, 25), (10, 1 / 300, 31), (150, 0.004, 2), (1000, 0.004, 1), (1000, 0.001, 1), (None, 0.004, 0)],
+)
+def test_never_more_samples_than_asked_for(
+    kernel: Any, monkeypatch: pytest.MonkeyPatch, samples_per_s: int | None, resolution_s: float, ticks: int
+) -> None:
+    kernel()
+    monkeypatch.setattr(socket_probes.time, "clock_getres", lambda _: resolution_s)
+    defines = SocketProbes(ProbeOptions(samples_per_s=samples_per_s)).defines()
+    assert f"SAMPLE_TICKS={ticks}ULL" in defines
+
+
 @pytest.mark.bpf
 @pytest.mark.parametrize("kprobes", [True, False])
 @pytest.mark.parametrize("selection", [ProcessSelection(), SELECTION], ids=["all", "chosen"])

@@ -20,8 +20,9 @@ from tcptrace.sources.live.socket_roles import find_roles
 
 # Of each CPU: 3,700 records, which are read 50 times a second.
 RING_BYTES: Final = 1 << 20
-# connect() is told of before its SYN is seen: what is told waits this much longer than packets, to find its connection.
-LAG_NS: Final = 5_000_000
+# What is told waits this much longer than packets: samples are handed over a tick late at most (bpf/handover.c, 20 ms),
+# and a connect() is told of before its SYN, by which it finds its connection.
+LAG_NS: Final = 25_000_000
 
 
 class SocketSource:
