@@ -133,7 +133,8 @@ cdef inline bint is_joined_early(connection *c, const socket_record *s) noexcept
 cdef bint take_socket(connection *c, int x, const socket_record *s) noexcept nogil:
     """Take the record into end x of the row; whether there is news that no packet may have told of.
 
-    These are that the socket is new there, that its state is another one now, and an answer with other numbers.
+    These are that the socket is new there, that its state is another one now, that it has another owner, an answer with other
+    numbers, and what an answer had overtaken, such as the causes of retransmissions.
     """
     cdef socket_view *have = socket_of(c, x)
     cdef socket_view before
@@ -147,18 +148,21 @@ cdef bint take_socket(connection *c, int x, const socket_record *s) noexcept nog
         c.told |= bit
         memcpy(have, &s.view, sizeof(socket_view))
         return True
+    memcpy(&before, have, sizeof(socket_view))
     take_owner(have, &s.view)
     if s.view.time_ns < have.time_ns:
         take_numbers(have, &s.view, False)
-        return False
-    if s.event == SOCKET_FOUND:
-        memcpy(&before, have, sizeof(socket_view))
+        return memcmp(&before, have, sizeof(socket_view)) != 0
     if have.state != KERNEL_CLOSE:
         take_numbers(have, &s.view, True)
     have.time_ns = s.view.time_ns
     if s.view.state:
         have.state = s.view.state
-    return have.state != state or (s.event == SOCKET_FOUND and differ(&before, have))
+    return (
+        have.state != state
+        or have.owner_source != before.owner_source
+        or (s.event == SOCKET_FOUND and differ(&before, have))
+    )
 
 
 cdef inline bint differ(const socket_view *one, const socket_view *other) noexcept nogil:

@@ -283,8 +283,22 @@ def test_causes_that_an_answer_overtook_count() -> None:
     talk, table = opened()
     tell(table, socket_record(talk.now_ns, retransmissions_by=[0, 2, 0, 0, 0, 0]))
     tell(table, found(talk.now_ns + 2 * MS, retransmissions_by=[-1] * 6))
+    table.clear_changed()
     tell(table, socket_record(talk.now_ns + MS, retransmissions_by=[0, 3, 0, 0, 0, 0]))
-    assert only_row(table)["src_socket"]["retransmissions_by"].tolist() == [0, 3, 0, 0, 0, 0]
+    row = only_row(table)
+    assert row["src_socket"]["retransmissions_by"].tolist() == [0, 3, 0, 0, 0, 0]
+    assert row["changed"] == 1  # or the line that said otherwise would stay the last one
+    table.clear_changed()
+    tell(table, socket_record(talk.now_ns + MS, retransmissions_by=[0, 3, 0, 0, 0, 0]))
+    assert only_row(table)["changed"] == 0
+
+
+def test_another_owner_is_news() -> None:
+    talk, table = opened()
+    tell(table, socket_record(talk.now_ns, pid=1, owner_source=OWNER_USED))
+    table.clear_changed()
+    tell(table, socket_record(talk.now_ns + 1, pid=2, owner_source=OWNER_OPENED))
+    assert only_row(table)["changed"] == 1
 
 
 def test_slow_start_threshold_becomes_infinite_again() -> None:
