@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * What a CPU has gathered goes to its rings, and how far it has come is said.  Compiled last: after packet.c and, with
- * SOCKETS, socket.c.  A batch's time says that all packets before it have been handed over.  Samples of sockets go first
+ * SOCKETS, samples.c.  A batch's time says that all packets before it have been handed over.  Samples of sockets go first
  * here, but a full batch of packets does not take them along: they are a tick late at most.
  */
 #ifndef SOCKETS

@@ -6,9 +6,9 @@
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
  * XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
- * some processes' sockets alone are, and the text of filter_matches() in place of the FILTER marker.  bcc rewrites map
- * methods in the text that it is handed, not in headers: the loader puts socket.c, if it is wanted, and handover.c after
- * this.
+ * some processes' sockets alone are; and the text of filter_matches(), then selected.c if it is wanted, in place of the
+ * FILTER marker.  bcc rewrites map methods in the text that it is handed, not in headers: the loader puts followed.c,
+ * samples.c and socket.c, if they are wanted, and handover.c after this.
  */
 #define BPF_LICENSE Dual MIT/GPL
 #define IN_KERNEL
@@ -70,107 +70,7 @@ BPF_PERF_OUTPUT(batches);
 
 /* FILTER */
 
-#ifdef PROCESS_FILTER
-/*
- * Connections of the processes that are asked for: put in by socket.c, and by the loader for those that were open before.
- * Without the remote end it is a port that such a process listens on.
- */
-BPF_TABLE("lru_hash", struct socket_key, __u8, selected, FOLLOWED_MAX);
-#ifndef HAVE_KPROBES
-/* How many of their SYNs are on the way from sockets that had no local port yet, which is 0 here. */
-BPF_TABLE("lru_hash", struct socket_key, __u32, expected, FOLLOWED_MAX);
-
-/*
- * Which connect() began last on this CPU, of whichever process: its SYN comes a few microseconds later, almost always on
- * the same CPU, and is not to be mistaken for one that is expected from another.
- */
-struct connecting {
-	__u64 destination[5]; /* of struct socket_key: addresses and ports */
-	__u64 is_other;       /* the process is not asked for, and the SYN has not been seen */
-};
-BPF_PERCPU_ARRAY(connecting_now, struct connecting, 1);
-
-static __always_inline int is_others(const struct socket_key *key)
-{
-	struct connecting *c;
-	__u64 its[5];
-	int zero = 0;
-
-	c = connecting_now.lookup(&zero);
-	if (!c || !c->is_other)
-		return 0;
-	__builtin_memcpy(its, key, sizeof(its));
-	if ((its[0] ^ c->destination[0]) | (its[1] ^ c->destination[1]) | (its[2] ^ c->destination[2]) |
-	    (its[3] ^ c->destination[3]) | (its[4] ^ c->destination[4]))
-		return 0;
-	c->is_other = 0;
-	return 1;
-}
-
-/* One of those that are expected has come, or will not come. */
-static __always_inline int take_expected(const struct socket_key *key)
-{
-	__u32 *count = expected.lookup(key);
-
-	if (!count || !*count)
-		return 0;
-	__sync_fetch_and_add(count, -1);
-	return 1;
-}
-
-static __always_inline int is_expected(const struct socket_key *key)
-{
-	return !is_others(key) && take_expected(key);
-}
-#else
-#define is_expected(key) 0 /* whoever connects is known before the SYN */
-#endif
-
-static __always_inline int is_selected_by(struct socket_key *key, const struct packet_record *r, int local_is_src)
-{
-	__u16 local_port = local_is_src ? r->src_port : r->dst_port;
-	__u8 yes = 1;
-
-	__builtin_memset(key, 0, sizeof(*key));
-	key->netns = NETNS;
-	key->ip_version = r->ip_version;
-	key->local_port = local_port;
-	__builtin_memcpy(key->local_addr, local_is_src ? r->src_addr : r->dst_addr, 16);
-	__builtin_memcpy(key->remote_addr, local_is_src ? r->dst_addr : r->src_addr, 16);
-	key->remote_port = local_is_src ? r->dst_port : r->src_port;
-	if (selected.lookup(key))
-		return 1;
-	if ((r->flags & (FLAG_SYN | FLAG_ACK)) != FLAG_SYN)
-		return 0;
-	/* A SYN: the first packet of a connection that is expected. */
-	if (local_is_src) {
-		key->local_port = 0;
-		if (!is_expected(key))
-			return 0;
-	} else {
-		struct socket_key listener = { .netns = NETNS, .local_port = local_port };
-
-		if (!selected.lookup(&listener))
-			return 0;
-	}
-	key->local_port = local_port;
-	selected.update(key, &yes);
-	return 1;
-}
-
-static __always_inline int is_selected(const struct packet_record *r, int egress)
-{
-	struct socket_key key;
-
-#ifdef LOOPBACK /* each packet is seen once, and either end may be the one */
-	if (is_selected_by(&key, r, 1))
-		return 1;
-	return is_selected_by(&key, r, 0);
-#else
-	return is_selected_by(&key, r, egress);
-#endif
-}
-#else
+#ifndef PROCESS_FILTER
 #define is_selected(r, egress) 1
 #endif
 

@@ -17,7 +17,7 @@ from tcptrace.sources.live.containers import Cgroup, Cgroups, Mount
 from tcptrace.sources.live.process_selection import ProcessSelection, selected_flows
 from tcptrace.sources.live.sock_diag import LISTEN, Sockets
 
-# What bpf/socket.c and bcc have; the process at work is `pid`, `name`, in the first `cgroups` of those that are asked.
+# What bpf/followed.c and bcc have; the process at work is `pid`, `name`, in the first `cgroups` of those asked for.
 AROUND = """
 #include <string.h>
 #define __always_inline inline

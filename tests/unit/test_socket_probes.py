@@ -134,7 +134,8 @@ def test_it_compiles(kernel: Any, kprobes: bool, selection: ProcessSelection, wi
     kernel(without, kprobes=kprobes)
     probes = SocketProbes(ProbeOptions(selection=selection, netns=1237, all_events=True))
     headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
-    text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source(None, ethernet=True))
+    wanted = filter_source(None, ethernet=True) + probes.packet_source()
+    text = (headers / "packet.c").read_text().replace(FILTER_MARKER, wanted)
     text += probes.source() + (headers / "handover.c").read_text()
     programs = bcc_loader.compile_programs(text, headers, ["LINK_KIND=LINK_ETHERNET", "SOCKETS", *probes.defines()])
     try:

@@ -36,6 +36,8 @@ class PacketPrograms:
         self.snaplen = snaplen
         self.probes = probes
         headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
+        if probes is not None:
+            filter_source += probes.packet_source()
         text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source)
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
         if interface.is_loopback:

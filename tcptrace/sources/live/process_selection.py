@@ -43,7 +43,7 @@ class ProcessSelection:
                 raise TcptraceError(f"no such process: {pid} is a thread of process {process}")
 
     def source(self) -> str:
-        """current_is_selected() for bpf/socket.c: whether the process at work now is one of these."""
+        """current_is_selected() for bpf/followed.c: whether the process at work now is one of these."""
         tests = [self._any_pid(), self._any_comm(), self._any_cgroup()]
         table = [f"BPF_CGROUP_ARRAY({CGROUP_MAP}, {len(self.cgroups)});"] if self.cgroups else []
         return "\n".join(

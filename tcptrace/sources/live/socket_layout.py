@@ -1,4 +1,4 @@
-"""The running kernel's layout of its sockets, as C for bpf/socket.c.
+"""The running kernel's layout of its sockets, as C for bpf/followed.c and socket.c.
 
 The program copies what it needs of a socket, byte ranges that hold several fields at once, to the same
 offsets of an image, and reads the fields there: each range costs about as much as each field would.

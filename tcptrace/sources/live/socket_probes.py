@@ -1,7 +1,7 @@
 """Which places of the kernel tell of its sockets, and by which way in: kprobes, or raw tracepoints where it has none.
 
 A kprobe needs the function, a raw tracepoint the tracepoint; both are looked up in the kernel's type information
-before bpf/socket.c is compiled.
+before bpf/followed.c, samples.c and socket.c are compiled.
 """
 
 import importlib.resources
@@ -150,9 +150,13 @@ class SocketProbes:
         """Names of those that this kernel is to run."""
         return [one.place.program for one in self._chosen]
 
+    def packet_source(self) -> str:
+        """C to be compiled into bpf/packet.c, behind its filter."""
+        return _text_of("selected.c") if self.options.selection else ""
+
     def source(self) -> str:
         """C to be compiled after bpf/packet.c."""
-        text = (importlib.resources.files("tcptrace") / "bpf" / "socket.c").read_text()
+        text = "".join(map(_text_of, ("followed.c", "samples.c", "socket.c")))
         layout = [layout_source(self._types)]
         if any(one.place.program == "socket_accept" and not one.by_kprobe for one in self._chosen):
             layout.append(accept_source(self._types) or "")
@@ -223,3 +227,7 @@ class SocketProbes:
         """One of model.PROBES."""
         kinds = {one.by_kprobe for one in self._chosen}
         return PROBES[2] if len(kinds) == 2 else PROBES[0] if True in kinds else PROBES[1]
+
+
+def _text_of(name: str) -> str:
+    return (importlib.resources.files("tcptrace") / "bpf" / name).read_text()
