@@ -14,7 +14,7 @@ import pytest
 from netns_tools import TIMEOUT_S, Namespace
 from programs import probes
 from programs.inside import Pair, Sockets, mark
-from programs.router import FAR, FAR6, FAR_MAPPED, routed, slow
+from programs.router import FAR, FAR6, FAR_MAPPED, narrower, routed, slow
 from programs.scenes import tcp_info, wait_until
 from programs.ss import COUNTERS, SETTINGS, Numbers, numbers_of, socket_of
 from programs.watch import Event, Watch, settle
@@ -50,13 +50,13 @@ def by_reno(pair: Pair) -> None:
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
-def lose(pair: Pair) -> None:
+def lose(pair: Pair, _: Namespace) -> None:
     """More than the router's queue holds, by a congestion control that finds that out again and again."""
     by_reno(pair)
     send(pair.client, pair.server, BULK_BYTES)
 
 
-def wait_for_window(pair: Pair) -> None:
+def wait_for_window(pair: Pair, _: Namespace) -> None:
     """The server does not read until the client has waited for it."""
     pair.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     pair.client.setblocking(False)
@@ -74,8 +74,8 @@ def wait_for_window(pair: Pair) -> None:
         sent -= len(pair.server.recv(1 << 16))
 
 
-def wait_for_buffer(pair: Pair) -> None:
-    """The client's buffer holds little, which leaves at a pace: the kernel finds it empty, and the writer waiting."""
+def wait_for_buffer(pair: Pair, router: Namespace) -> None:
+    """The client's buffer holds little, which leaves at a pace and is long under way: it is empty, and the writer waits."""
     by_reno(pair)
     pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
     pair.client.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 150_000)
@@ -84,7 +84,8 @@ def wait_for_buffer(pair: Pair) -> None:
         send(pair.client, pair.server, 1 << 15, piece_bytes=1_000)
         return tcp_info(pair.client, TCPI_SNDBUF_LIMITED_AT, "Q") > LIMITED_US
 
-    wait_until(limited)
+    with narrower(router, "veth1"):
+        wait_until(limited)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Kind:
 
     address: str
     port: int
-    act: Callable[[Pair], None]
+    act: Callable[[Pair, Namespace], None]
     telling: str
     more_than: int
 
@@ -112,6 +113,7 @@ KINDS = (
 class Traced:
     sockets: Sockets
     near: Namespace
+    router: Namespace
     far: Namespace
     watches: tuple[Watch, Watch, Watch]
 
@@ -149,7 +151,7 @@ def traced(request: pytest.FixtureRequest) -> Iterator[Traced]:
         ):
             for watch in (near, middle, far):
                 probes.check(watch, request.param)
-            yield Traced(sockets, path.near, path.far, (near, middle, far))
+            yield Traced(sockets, path.near, path.router, path.far, (near, middle, far))
             for watch in (near, middle, far):
                 summary = watch.end()
                 assert summary["socket_records_lost"] == 0
@@ -171,7 +173,7 @@ def test_a_quiet_socket(traced: Traced) -> None:
     """Every number of both ends is the one that ss shows; a connection that is only forwarded has none."""
     pairs = [traced.sockets.pair(traced.near, traced.far, kind.address, kind.port) for kind in KINDS]
     for kind, pair in zip(KINDS, pairs, strict=True):
-        kind.act(pair)
+        kind.act(pair, traced.router)
         send(pair.server, pair.client, BACK_BYTES)
         pair.ping_pong(7, 777)
     be_quiet(*pairs)
@@ -214,7 +216,7 @@ def seconds(line: Event) -> float:
 def test_a_busy_socket(traced: Traced) -> None:
     """What ss says is between what two lines say, the one before it and the other after it."""
     pair = traced.sockets.pair(traced.near, traced.far, FAR, 7010)
-    lose(pair)
+    lose(pair, traced.router)
     stop = threading.Event()
 
     def sink() -> None:

@@ -9,6 +9,7 @@ from netns_tools import Namespace, veth
 NEAR, FAR = "10.9.0.1", "10.9.1.2"
 NEAR6, FAR6 = "fd09::1", "fd09:1::2"
 FAR_MAPPED = f"::ffff:{FAR}"
+NARROWER = ("tbf", "rate", "1mbit", "burst", "2k", "limit", "60k")
 BOTTLENECK = ("tbf", "rate", "20mbit", "burst", "10k", "limit", "60k")
 
 
@@ -39,3 +40,14 @@ def routed() -> Iterator[Routed]:
 def slow(namespace: Namespace, interface: str) -> None:
     """What leaves there queues for 20 Mbit/s, and is dropped when 60 kB wait."""
     namespace.run(["tc", "qdisc", "add", "dev", interface, "root", *BOTTLENECK])
+
+
+@contextmanager
+def narrower(namespace: Namespace, interface: str) -> Iterator[None]:
+    """Where it is slow already: 12 ms a full packet for a while."""
+    change = ["tc", "qdisc", "change", "dev", interface, "root"]
+    namespace.run([*change, *NARROWER])
+    try:
+        yield
+    finally:
+        namespace.run([*change, *BOTTLENECK])
