@@ -186,12 +186,12 @@ static __always_inline void ignore(struct followed *f, __u8 yes)
 	f->sample_due_ticks = yes ? ~0ULL : 0;
 }
 
-/* Of the process, whatever its threads are called. */
+/* Of the process, whatever its threads are called.  Up to its end: old kernels leave there what a longer name had. */
 static __always_inline void read_current_comm(void *comm)
 {
 	if (HAS_process_comm)
-		bpf_probe_read_kernel(comm, NAME_BYTES,
-				      (void *)(read_pointer(bpf_get_current_task() + TASK_GROUP_LEADER) + TASK_COMM));
+		bpf_probe_read_kernel_str(comm, NAME_BYTES,
+					  (void *)(read_pointer(bpf_get_current_task() + TASK_GROUP_LEADER) + TASK_COMM));
 	else
 		bpf_get_current_comm(comm, NAME_BYTES);
 }

@@ -2,12 +2,12 @@
 /*
  * Packets of one interface: TC ingress and egress, or XDP for ingress.
  *
- * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> this CPU's batch -> ring
+ * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> count_flow -> this CPU's batch -> ring
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
  * XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
- * some processes' sockets alone are; and the text of filter_matches(), then selected.c if it is wanted, in place of the
- * FILTER marker.  bcc rewrites map methods in the text that it is handed, not in headers: the loader puts followed.c,
+ * some processes' sockets alone are; and in place of the FILTER marker the text of filter_matches(), flows.c, and selected.c
+ * if it is wanted.  bcc rewrites map methods in the text that it is handed, not in headers: the loader puts followed.c,
  * samples.c and socket.c, if they are wanted, and handover.c after this.
  */
 #define BPF_LICENSE Dual MIT/GPL
@@ -15,6 +15,7 @@
 #include "records.h"
 #include "parse.h"
 #include "window.h"
+#include "thinning.h"
 
 #define TC_GO_ON -1 /* TC_ACT_UNSPEC: the next filter decides, as if we were not here */
 /* First guess of how much to load; what Ethernet, IPv6 and TCP with all options take. */
@@ -55,6 +56,7 @@ struct cpu_state {
 	volatile __u32 busy;
 	__u32 unused;
 	struct frame frame;
+	struct thinning thinning;
 	struct batch batch;
 };
 
@@ -123,6 +125,7 @@ static __always_inline void emptied(struct cpu_state *cpu, __u32 count, int erro
 	if (error) {
 		cpu->batch.header.counters[COUNT_RECORDS_LOST] += count;
 		cpu->batch.header.resting = 0; /* whoever reads has not been told */
+		thin_out(&cpu->thinning, cpu->batch.header.time_ns);
 	}
 	cpu->batch.header.count = 0;
 }
@@ -142,6 +145,16 @@ static __always_inline void take_frame(const struct frame *f, struct slot *slot,
 #endif
 }
 #endif
+
+/* The packet at hand is counted with its flow; 1 if it is to be recorded too. */
+static __always_inline int is_recorded(struct cpu_state *cpu, struct packet_record *r)
+{
+	count_flow(r);
+	if (is_worth_its_record(&cpu->thinning, r))
+		return 1;
+	COUNT(cpu, COUNT_THINNED);
+	return 0;
+}
 
 /* The record at hand is complete: keep it, and hand over the batch if it is now full. */
 static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct slot *slot)
@@ -251,13 +264,15 @@ int tc_packet(struct __sk_buff *skb)
 		if (r->direction == DIRECTION_EGRESS && (r->payload_bytes || r->flags & (FLAG_SYN | FLAG_FIN)))
 			r->note |= sending_note(skb, r);
 		count_segments(skb, f, r);
+		if (is_recorded(cpu, r)) {
 #ifdef APPEND_FRAMES
-		note_tag_aside(skb, r);
-		take_frame(f, slot, skb->len);
+			note_tag_aside(skb, r);
+			take_frame(f, slot, skb->len);
 #elif defined(SNAPLEN)
-		take_frame(f, slot, f->available);
+			take_frame(f, slot, f->available);
 #endif
-		keep(skb, cpu, slot);
+			keep(skb, cpu, slot);
+		}
 	}
 	cpu->busy = 0;
 	return TC_GO_ON;
@@ -292,10 +307,12 @@ int xdp_packet(struct xdp_md *ctx)
 		r->direction = DIRECTION_INGRESS;
 		r->segments = 1;
 		r->frame_bytes = f->frame_bytes;
+		if (is_recorded(cpu, r)) {
 #ifdef SNAPLEN
-		take_frame(f, slot, f->frame_bytes);
+			take_frame(f, slot, f->frame_bytes);
 #endif
-		keep(ctx, cpu, slot);
+			keep(ctx, cpu, slot);
+		}
 	}
 	cpu->busy = 0;
 	return XDP_PASS;

@@ -63,6 +63,7 @@ enum record_note {
 	NOTE_TAG_ASIDE = 0x08,      /* the outer VLAN tag is not in the frame's bytes (skb->vlan_tci) */
 	NOTE_TAG_8021AD = 0x10,     /* with NOTE_TAG_ASIDE: its ethertype is 0x88a8, not 0x8100 */
 	NOTE_SENT_BEFORE = 0x20,    /* its socket on this host has counted the first of these bytes as sent */
+	NOTE_BEHIND = 0x40,         /* its number is below one that passed before in this direction */
 };
 
 /* One TCP segment, or one super-packet of `segments` segments (GSO/GRO). */
@@ -99,7 +100,42 @@ struct packet_record {
 	__u8 vlan_count;
 	__u8 tcp_header_bytes;
 	__u8 note;           /* enum record_note */
+	/* How far the counts of its flow (struct flow_count) had come, this packet included; all 0 if it is not counted. */
+	__u64 flow_count;
+	__u64 flow_bytes;
+	__u64 flow_payload_bytes;
+	__u32 reverse_records; /* of the other direction */
+	__u32 flow_since;      /* FLOW_TIME() of when counting began: anew for a new connection, or for one forgotten */
 };
+
+/* A connection whose packets the kernel counts, both directions together. */
+struct flow_key {
+	__u8 lower_addr[16];  /* of the end with the lower port, or, if they are equal, the lower address as two words */
+	__u8 higher_addr[16];
+	__u16 lower_port;
+	__u16 higher_port;
+	__u32 ip_version;
+};
+
+/* What one end has sent. */
+struct flow_direction {
+	__u64 count;         /* records << 32 | wire packets */
+	__u64 bytes;         /* frames, as packet_record.frame_bytes */
+	__u64 payload_bytes;
+	__u32 next_seq;      /* after the highest byte; valid with a count */
+	__u32 base_seq;      /* of its SYN, or one before its first byte */
+};
+
+struct flow_count {
+	struct flow_direction from_lower;
+	struct flow_direction from_higher;
+	__u64 since_ns;      /* CLOCK_MONOTONIC of the first packet */
+};
+
+/* One record in flow_direction.count, above its wire packets, which may wrap: differences of counts are right all the same. */
+#define FLOW_RECORD (1ull << 32)
+/* Time in units of 2^24 ns, 17 ms, which wraps after two years and more. */
+#define FLOW_TIME(ns) ((__u32)((ns) >> 24))
 
 /* What became of a frame.  The first values index batch_header.counters. */
 enum counter {
@@ -120,7 +156,8 @@ enum counter {
 	COUNT_MERGED,               /* larger than the MTU where segments cannot be told (generic XDP) */
 	COUNT_RECORDS,              /* records written */
 	COUNT_RECORDS_LOST,         /* written, but the ring was full */
-	COUNT_NESTED,               /* a frame inside another's program: not recorded */
+	COUNT_NESTED,               /* a frame inside another's program: neither recorded nor counted with its flow */
+	COUNT_THINNED,              /* counted with its flow, but not recorded: the ring was full just before */
 	COUNTERS,
 };
 
@@ -264,7 +301,10 @@ struct socket_counts {
 /* From one frame's bytes to the next record. */
 #define FRAME_PADDED(bytes) (((bytes) + 7) / 8 * 8)
 
-_Static_assert(sizeof(struct packet_record) == 128, "packet_record has no padding");
+_Static_assert(sizeof(struct packet_record) == 160, "packet_record has no padding");
+_Static_assert(sizeof(struct flow_key) == 40, "flow_key has no padding");
+_Static_assert(sizeof(struct flow_direction) == 32, "flow_direction has no padding");
+_Static_assert(sizeof(struct flow_count) == 72, "flow_count has no padding");
 _Static_assert(sizeof(struct frame_head) == 8, "frame_head has no padding");
 _Static_assert(sizeof(struct socket_key) == 48, "socket_key has no padding");
 _Static_assert(sizeof(struct socket_view) == 11 * 8 + (17 + CAUSES) * 4 + 2 * NAME_BYTES + 4, "socket_view has no padding");

@@ -195,6 +195,7 @@ CONNECTION: Final = np.dtype(
         ("start_ns", "i8"),  # the trace's clock; Clock.wall_ns makes it UTC
         ("handshake_rtt_us", "f8"),  # SYN to the ACK of the SYN-ACK, neither sent twice
         ("half_closed_us", "f8"),  # from the first FIN to the other end's, or to now
+        ("records_lost", "i8"),  # counted in packets and bytes, but not analysed: the ring was full
         ("sent", DIRECTION),
         ("received", DIRECTION),
         ("recent", PACKET_BRIEF, RECENT_PACKETS),  # a ring; recent_total % 5 is the oldest once full
@@ -251,6 +252,7 @@ class Totals:
     rtt_samples_dropped: int = 0  # segments not followed for RTT because the pool was full
     rtt_percentiles_dropped: int = 0  # RTT samples not in the percentiles because their memory was full
     counters: Mapping[str, int] = field(default_factory=dict)  # the source's, names of records.COUNTERS
+    is_thinning: bool = False  # since the last interval packets were counted only, because the ring had been full
     perf_lost_samples: int = 0  # PERF_RECORD_LOST, a check on counters["records_lost"]
     unordered: int = 0  # records that came after a later one had been handed on
     socket_records: int | None = None  # what the kernel said of sockets; None: not asked

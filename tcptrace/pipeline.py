@@ -47,6 +47,16 @@ class Source(Protocol):
         """What the kernel holds now of these sockets (records.SOCKET_KEY), as far as there are such."""
         ...
 
+    def has_lost(self) -> bool:
+        """Records were lost on the way; what the others say of the counts of their flows tells which."""
+        ...
+
+    def take_flow_counts(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int] | None:
+        """What had been counted of each flow (records.FLOW_KEY, FLOW_COUNT) at a time that all records have been handed
+        on up to; None while there is no news of lost records.
+        """
+        ...
+
     def stop(self) -> None:
         """Nothing that happens from now on is wanted; what happened before is still read."""
         ...
@@ -72,6 +82,8 @@ class Engine(Protocol):
     """The analysis: engine.table.Table."""
 
     def process(self, records: npt.NDArray[Any], findings: npt.NDArray[Any] | None = None) -> int: ...
+    def expect_gaps(self) -> None: ...
+    def process_flows(self, keys: npt.NDArray[Any], counts: npt.NDArray[Any], now_ns: int) -> int: ...
     def process_sockets(self, records: npt.NDArray[Any], ids: npt.NDArray[Any] | None = None) -> int: ...
     def stale_sockets(self, limit: int) -> npt.NDArray[Any]: ...
     def expire(self, now_ns: int) -> bool: ...
@@ -206,6 +218,8 @@ class Pipeline:
         part = self._within_limits(records[start:stop])
         if not len(part):
             return
+        if self.source.has_lost():
+            self.engine.expect_gaps()
         self._packets += int(part["segments"].sum(dtype=np.int64))
         self._last_ns = int(part["time_ns"][-1])
         findings = np.empty(len(part), FINDING) if self._packet_sinks else None
@@ -219,6 +233,18 @@ class Pipeline:
         batch = PacketBatch(part, findings, None if frames is None else frames.part(start, start + len(part)))
         for sink in self._packet_sinks:
             sink.packets(batch)
+
+    def _take_flow_counts(self) -> None:
+        """What was lost counts all the same."""
+        counted = self.source.take_flow_counts()
+        if counted is None:
+            return
+        keys, counts, time_ns = counted
+        self.engine.expect_gaps()
+        taken = 0
+        while taken < len(keys):
+            taken += self.engine.process_flows(keys[taken:], counts[taken:], time_ns)
+            self._hand_on_ended()
 
     def _take_sockets(self, records: npt.NDArray[Any]) -> None:
         """What the kernel said of sockets joins the connections that packets have made."""
@@ -263,6 +289,7 @@ class Pipeline:
 
     def _end_interval(self, now_ns: int) -> None:
         """All records before now_ns have been taken."""
+        self._take_flow_counts()
         self._expire(now_ns)
         self._ask_sockets()
         view = self._view(now_ns)
@@ -313,6 +340,8 @@ class Pipeline:
             self._take_all(self.source.read(READ_TIMEOUT_S))
         while len(records := self.source.read(0)):
             self._take_all(records)
+        for _ in range(2):  # one that waits, and the last one
+            self._take_flow_counts()
         if not self.source.is_recorded:
             self._take_sockets(self.source.read_sockets())
             while len(keys := self.engine.stale_sockets(ASKED_SOCKETS)):

@@ -4,6 +4,8 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, 
 cdef extern from "records.h" nogil:
     enum: BATCH_RECORDS
     enum: BATCH_SAMPLES
+    enum: COUNT_RECORDS_LOST
+    enum: COUNT_THINNED
     enum: COUNTERS
     enum: SACK_BLOCKS
     enum: FRAME_MAX_BYTES
@@ -27,6 +29,7 @@ cdef extern from "records.h" nogil:
     enum: NOTE_ETHERNET
     enum: NOTE_FIRST_SEND
     enum: NOTE_SENT_BEFORE
+    enum: NOTE_BEHIND
     enum: NOTE_TAG_ASIDE
     enum: NOTE_TAG_8021AD
 
@@ -60,12 +63,37 @@ cdef extern from "records.h" nogil:
         uint8_t sack_count
         uint8_t vlan_count
         uint8_t note
+        uint64_t flow_count
+        uint64_t flow_bytes
+        uint64_t flow_payload_bytes
+        uint32_t reverse_records
+        uint32_t flow_since
+
+    struct flow_key:
+        uint8_t lower_addr[16]
+        uint8_t higher_addr[16]
+        uint16_t lower_port
+        uint16_t higher_port
+        uint32_t ip_version
+
+    struct flow_direction:
+        uint64_t count
+        uint64_t bytes
+        uint64_t payload_bytes
+
+    struct flow_count:
+        flow_direction from_lower
+        flow_direction from_higher
+        uint64_t since_ns
+
+    enum: FLOW_RECORD
+    uint32_t FLOW_TIME(uint64_t ns)
 
     struct batch_header:
         uint64_t time_ns
         uint32_t count
         uint32_t resting
-        uint64_t counters[16]
+        uint64_t counters[COUNTERS]
 
     struct frame_head:
         uint32_t original_bytes

@@ -46,9 +46,39 @@ PACKET_RECORD: Final = np.dtype(
         ("vlan_count", "u1"),
         ("tcp_header_bytes", "u1"),
         ("note", "u1"),
+        ("flow_count", "u8"),
+        ("flow_bytes", "u8"),
+        ("flow_payload_bytes", "u8"),
+        ("reverse_records", "u4"),
+        ("flow_since", "u4"),
     ]
 )
 """struct packet_record: one TCP segment, or one super-packet of `segments` segments."""
+
+FLOW_KEY: Final = np.dtype(
+    [
+        ("lower_addr", "u1", 16),
+        ("higher_addr", "u1", 16),
+        ("lower_port", "u2"),
+        ("higher_port", "u2"),
+        ("ip_version", "u4"),
+    ]
+)
+"""struct flow_key: a connection whose packets the kernel counts."""
+
+FLOW_DIRECTION: Final = np.dtype(
+    [
+        ("count", "u8"),
+        ("bytes", "u8"),
+        ("payload_bytes", "u8"),
+        ("next_seq", "u4"),
+        ("base_seq", "u4"),
+    ]
+)
+"""struct flow_direction: what one end has sent; `count` is records << 32 | wire packets."""
+
+FLOW_COUNT: Final = np.dtype([("from_lower", FLOW_DIRECTION), ("from_higher", FLOW_DIRECTION), ("since_ns", "u8")])
+"""struct flow_count: what the kernel has counted of a connection, whether or not it was told of."""
 
 CAUSES: Final = ("rto", "fast", "tlp", "syn", "syn_ack", "other")
 """Names of enum cause, in its order: why the kernel sent something again."""
@@ -176,8 +206,9 @@ NOTE_FIRST_SEND: Final = 0x04
 NOTE_TAG_ASIDE: Final = 0x08
 NOTE_TAG_8021AD: Final = 0x10
 NOTE_SENT_BEFORE: Final = 0x20
+NOTE_BEHIND: Final = 0x40
 
-FRAME_MAX_BYTES: Final = 65_232
+FRAME_MAX_BYTES: Final = 65_192
 """Bytes of one frame that a live trace can hand over: what fits into a perf sample."""
 
 COUNTERS: Final = (
@@ -197,6 +228,7 @@ COUNTERS: Final = (
     "records",
     "records_lost",
     "nested",
+    "thinned",
 )
 """Names of enum counter, in its order."""
 

@@ -14,6 +14,9 @@ from tcptrace.errors import UsageError
 if TYPE_CHECKING:
     from tcptrace.sources.live.file_opener import FileOpener
 
+# Entries of the kernel's flow counter that its CPUs keep at hand without using them.
+FLOWS_SPARE = 16_384
+
 
 def run_live(options: Options) -> None:
     """Trace an interface until it is over.  Raises TcptraceError and its kinds."""
@@ -37,7 +40,15 @@ def run_live(options: Options) -> None:
     stop = StopRequest()  # until here there is nothing to clean up, and Ctrl-C just ends the program
     opener = start_opener(options)
     snaplen = (options.snaplen or SNAPLEN_BYTES) if options.wants_frames else 0
-    opening = Opening(interface, filter_source, xdp=options.hook == "xdp", snaplen=snaplen, probes=probes)
+    opening = Opening(
+        interface,
+        filter_source,
+        xdp=options.hook == "xdp",
+        snaplen=snaplen,
+        # The kernel makes room before it has to: a few more than the table has.
+        flows=options.max_connections + options.max_connections // 4 + FLOWS_SPARE,
+        probes=probes,
+    )
     try:
         trace(options, opening, expression, stop, file_access(options, opener))
     finally:

@@ -20,7 +20,9 @@ cdef uint32_t take_ack(
     cdef endpoint *peer = &c.ends[1 - x]
     cdef bint first = not end.ack_seen
     cdef bint unseen
-    cdef uint32_t bits = acked_unseen(peer, p)
+    cdef uint32_t bits = acked_unseen(end, peer, p)
+    if peer.unsure and at_or_before(peer.unsure_until, p.ack):
+        peer.unsure = False  # all of that has arrived: what comes again was sent again
     if end.syn_seen and not p.flags & FLAG_SYN and (not peer.seen or not peer.syn_seen):
         end.syn_acked = True  # it goes on as if its SYN was answered, so it was, unseen
     # An earlier ACK of bytes that nobody was seen to send holds no later one back.
@@ -44,7 +46,7 @@ cdef uint32_t take_ack(
         drop_holes_before(&shared.segments, peer, p.ack)
     if peer.fin_seen and before(peer.fin_seq, p.ack):
         peer.fin_acked = True
-    row_of(c, 1 - x).in_flight_bytes = peer.next_seq - p.ack
+    row_of(c, 1 - x).in_flight_bytes = -1 if peer.missed else <int64_t>(peer.next_seq - p.ack)
     return bits
 
 
@@ -53,9 +55,11 @@ cdef uint32_t take_reset_ack(
 ) noexcept nogil:
     """A reset that acknowledges the SYN it refuses (RFC 9293 section 3.10.7.1) is an answer like another."""
     cdef endpoint *peer = &c.ends[1 - x]
+    if peer.missed:
+        return 0
     if peer.seen and p.ack == peer.next_seq:
         measure(shared, c, 1 - x, p, found)
-    return acked_unseen(peer, p)
+    return acked_unseen(&c.ends[x], peer, p)
 
 
 cdef void measure(
@@ -81,12 +85,16 @@ cdef void measure(
     found.rtt_us = rtt_ns / 1000.0
 
 
-cdef uint32_t acked_unseen(endpoint *peer, const packet_record *p) noexcept nogil:
+cdef uint32_t acked_unseen(const endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
     """An acknowledgment past what was seen of y without a gap.
 
     Of an end that is not seen at all it is a finding once, until that end's own acknowledgment moves.
     """
     cdef bint is_news = peer.duplicate_acks == 0 and not peer.told_unseen
+    if end.missed or peer.missed or peer.duplicates_unsure:  # by us, or said before by what we missed
+        peer.contiguous = peer.next_seq
+        peer.told_unseen = True
+        return 0
     if not peer.seen or not before(peer.contiguous, p.ack):
         return 0
     if before(peer.contiguous, peer.next_seq):
@@ -119,7 +127,7 @@ cdef uint32_t take_sack(endpoint *end, direction_row *d, const packet_record *p)
 
 cdef void handshake_done(connection *c, endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
     """SYN to the ACK of the SYN-ACK, where neither was sent twice."""
-    if p.flags & FLAG_SYN or end != &c.ends[0]:
+    if p.flags & FLAG_SYN or end != &c.ends[0] or c.opening_missed:
         return
     if end.syn_seen and end.syn_count == 1 and peer.syn_count == 1:
         c.row.handshake_rtt_us = (<int64_t>p.time_ns - end.syn_ns) / 1000.0

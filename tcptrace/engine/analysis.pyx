@@ -45,7 +45,7 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
     if p.flags & FLAG_SYN and end.base_known and p.seq != end.base_seq:
         found.analysis |= PORT_REUSE  # a SYN-ACK of another connection; a SYN has begun a new one
         end.base_seq = p.seq
-    learn_base(end, peer, p)
+    learn_base(c, end, peer, p)
     end.copied = is_copy(end, p)
     if p.flags & FLAG_RST:
         take_reset(c, x, p)
@@ -57,7 +57,7 @@ cdef void analyse(shared_memory *shared, connection *c, int x, const packet_reco
             take_syn(c, x, d, p)
         found.analysis |= compare_with_last(c, x, p)
         found.analysis |= take_range(&shared.segments, c, x, p, found)
-        if found.analysis & ZERO_WINDOW_PROBE:
+        if found.analysis & ZERO_WINDOW_PROBE or end.last_unsure:
             found.analysis &= ~<uint32_t>(ZERO_WINDOW | WINDOW_FULL)
         if p.flags & FLAG_ACK:
             if p.options & OPTION_SACK:
@@ -116,12 +116,14 @@ cdef inline void take_timestamp(endpoint *end, const packet_record *p) noexcept 
     end.last_ts_ns = p.time_ns
 
 
-cdef inline void learn_base(endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
+cdef inline void learn_base(const connection *c, endpoint *end, endpoint *peer, const packet_record *p) noexcept nogil:
     """Where the sequence numbers of both ends begin: by a SYN, else one before the first number seen of it."""
+    if c.opening_missed and not p.flags & FLAG_SYN:
+        return  # it may have begun long before
     if not end.base_known:
         end.base_known = True
         end.base_seq = p.seq if p.flags & FLAG_SYN else p.seq - 1
-    if p.flags & FLAG_ACK and not peer.base_known:
+    if p.flags & FLAG_ACK and not peer.base_known and not c.opening_missed:
         peer.base_known = True
         peer.base_seq = p.ack - 1
 
@@ -129,7 +131,7 @@ cdef inline void learn_base(endpoint *end, endpoint *peer, const packet_record *
 cdef void take_syn(connection *c, int x, direction_row *d, const packet_record *p) noexcept nogil:
     """The first SYN of this end sets where its sequence numbers begin and what it offers."""
     cdef endpoint *end = &c.ends[x]
-    if not p.flags & FLAG_ACK:
+    if not p.flags & FLAG_ACK and not c.opening_missed:
         c.syn_without_ack = True
         c.syn_from = x
         c.recent_syn_ns = p.time_ns

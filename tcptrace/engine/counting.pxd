@@ -12,6 +12,6 @@ cdef enum:
 cdef void begin_row(connection *c, uint8_t ip_version, int64_t time_ns) noexcept nogil
 cdef void name_end(connection *c, int x, const uint8_t *address, uint16_t port) noexcept nogil
 cdef int begin(connection *c, const packet_record *p) noexcept nogil
-cdef void count_packet(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil
+cdef void note_packet(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil
 cdef void refresh_rate(direction_row *d, endpoint *end, double seconds) noexcept nogil
 cdef void forget_rate(direction_row *d) noexcept nogil

@@ -60,12 +60,9 @@ cdef int begin(connection *c, const packet_record *p) noexcept nogil:
     return x
 
 
-cdef void count_packet(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil:
-    """What every packet adds to its row, whatever the analysis found."""
+cdef void note_packet(connection *c, int x, const packet_record *p, uint32_t found) noexcept nogil:
+    """What the row says of its last packet, whatever the analysis found."""
     cdef direction_row *d = &c.row.sent if x == 0 else &c.row.received
-    d.packets += p.segments
-    d.bytes += p.frame_bytes
-    d.payload_bytes += p.payload_bytes
     d.seq = p.seq
     if p.flags & FLAG_ACK:
         d.ack = p.ack

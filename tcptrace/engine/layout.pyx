@@ -3,12 +3,12 @@
 from libc.stdint cimport uint8_t
 
 from tcptrace.engine.rows cimport connection_row, direction_row, finding, packet_brief
-from tcptrace.records cimport packet_record, socket_key, socket_record, socket_view
+from tcptrace.records cimport flow_count, flow_key, packet_record, socket_key, socket_record, socket_view
 
 import numpy as np
 
 from tcptrace import model
-from tcptrace.records import PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD, SOCKET_VIEW
+from tcptrace.records import FLOW_COUNT, FLOW_KEY, PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD, SOCKET_VIEW
 
 
 def check():
@@ -30,6 +30,7 @@ def check():
         "state": <uint8_t *>&row.state - base,
         "near_end": <uint8_t *>&row.near_end - base,
         "changed": <uint8_t *>&row.changed - base,
+        "records_lost": <uint8_t *>&row.records_lost - base,
     }
     same = (
         np.asarray(<direction_row[:1]>&direction).dtype == model.DIRECTION
@@ -38,6 +39,8 @@ def check():
         and model.CONNECTION.itemsize == sizeof(connection_row)
         and all(model.CONNECTION.fields[name][1] == offset for name, offset in offsets.items())
         and PACKET_RECORD.itemsize == sizeof(packet_record)
+        and FLOW_KEY.itemsize == sizeof(flow_key)
+        and FLOW_COUNT.itemsize == sizeof(flow_count)
         and SOCKET_KEY.itemsize == sizeof(socket_key)
         and SOCKET_VIEW.itemsize == sizeof(socket_view)
         and SOCKET_RECORD.itemsize == sizeof(socket_record)

@@ -24,6 +24,9 @@ cdef uint32_t compare_with_last(connection *c, int x, const packet_record *p) no
     cdef uint32_t found = 0
     if p.flags & (FLAG_SYN | FLAG_FIN):
         return 0
+    if end.missed or peer.missed or peer.last_unsure:
+        end.duplicates_unsure = True
+        return ZERO_WINDOW if p.window == 0 else 0
     if p.payload_bytes > 0:
         if fills_the_window(c, 1 - x, p):
             found = WINDOW_FULL
@@ -72,7 +75,9 @@ cdef void remember_last(endpoint *end, const packet_record *p, uint32_t found) n
     if p.flags & FLAG_ACK and p.ack != end.last_ack:
         end.last_ack = p.ack
         end.duplicate_acks = 0
-        end.told_unseen = False
+        if end.last_ns and not end.missed:
+            end.duplicates_unsure = False
+            end.told_unseen = False
     end.last_found = found
     end.last_window = p.window
     end.last_seq = p.seq

@@ -9,10 +9,11 @@ from tcptrace.engine.findings cimport (
     FAST_RETRANSMISSION, KEEP_ALIVE, LOCAL_DROP, OUT_OF_ORDER, PREVIOUS_NOT_CAPTURED, RETRANSMISSION,
     SPURIOUS_RETRANSMISSION, ZERO_WINDOW_PROBE,
 )
+from tcptrace.engine.flow_counts cimport resume
 from tcptrace.engine.rows cimport connection, direction_row, endpoint, finding, row_of
 from tcptrace.engine.segments cimport add_hole, await_ack, await_ack_late, fill_hole, segment_pool, take_back
 from tcptrace.engine.sequence cimport at_or_before, before
-from tcptrace.records cimport FLAG_FIN, FLAG_SYN, NOTE_FIRST_SEND, NOTE_SENT_BEFORE, packet_record
+from tcptrace.records cimport FLAG_FIN, FLAG_SYN, NOTE_BEHIND, NOTE_FIRST_SEND, NOTE_SENT_BEFORE, packet_record
 
 # Wireshark's bound for "late, but not sent again" where the handshake gave no RTT.
 cdef int64_t OUT_OF_ORDER_NS = 3_000_000
@@ -31,20 +32,27 @@ cdef uint32_t take_range(
     cdef uint32_t length = p.payload_bytes + (p.flags & FLAG_SYN != 0) + (p.flags & FLAG_FIN != 0)
     cdef uint32_t stop = p.seq + length
     cdef uint32_t bits = 0
+    end.last_unsure = False
     if not end.seen:
         end.next_seq = p.seq
         end.next_ns = p.time_ns
-    elif p.seq != end.next_seq:
+    elif end.missed or (end.probing and c.has_gap):
+        resume(pool, end, p)
+    if p.seq != end.next_seq:
         if p.note & NOTE_FIRST_SEND and before(p.seq, end.next_seq):
             row_of(c, x).local_drops += take_back(pool, end, p.seq)
             end.next_seq = p.seq
             bits = LOCAL_DROP
-        elif is_keep_alive(end, p):
+        elif not c.has_gap and is_keep_alive(end, p):
             if p.seq == end.contiguous:
                 end.contiguous = end.next_seq
             if p.payload_bytes and end.unacked_first >= 0:
                 end.resent_ns = p.time_ns + 1  # it may have been sent again all the same
             return KEEP_ALIVE
+        elif c.has_gap and length == p.payload_bytes <= 1 and p.note & (NOTE_BEHIND | NOTE_SENT_BEFORE) == NOTE_BEHIND:
+            end.last_unsure = True  # keep-alive, zero-window probe, or sent again
+            end.resent_ns = p.time_ns + 1
+            return 0
         elif before(end.next_seq, p.seq):
             bits = PREVIOUS_NOT_CAPTURED
             add_hole(pool, end, end.next_seq, p.seq, p.time_ns)
@@ -52,10 +60,13 @@ cdef uint32_t take_range(
             end.next_ns = p.time_ns
         elif length > 0:
             bits = take_late(pool, c, x, p, stop)
-    elif is_zero_window_probe(end, peer, p):
+    elif not peer.missed and is_zero_window_probe(end, peer, p):
         end.probing = True
-        return ZERO_WINDOW_PROBE
-    if not bits & RETRANSMISSION and was_acknowledged(peer, p):
+        end.last_unsure = c.has_gap
+        return 0 if c.has_gap else ZERO_WINDOW_PROBE
+    if c.has_gap and p.payload_bytes <= 1 and p.note & NOTE_BEHIND:
+        end.last_unsure = True
+    elif not bits & RETRANSMISSION and was_acknowledged(peer, p):
         bits |= RETRANSMISSION | SPURIOUS_RETRANSMISSION
         count_retransmission(row_of(c, x), p, p.payload_bytes, bits)
     if before(end.next_seq, stop):
@@ -64,8 +75,10 @@ cdef uint32_t take_range(
         end.next_ns = p.time_ns
     if p.seq == end.contiguous or not end.seen:
         end.contiguous = end.next_seq
-    if p.payload_bytes and peer.ack_seen:
+    if p.payload_bytes and peer.ack_seen and not peer.missed:
         note_in_flight(row_of(c, x), end, peer, found)
+    elif p.payload_bytes:
+        row_of(c, x).in_flight_bytes = -1
     return bits
 
 
@@ -110,9 +123,16 @@ cdef inline void note_overtaken(const segment_pool *pool, endpoint *end, const p
 cdef inline bint was_acknowledged(const endpoint *peer, const packet_record *p) noexcept nogil:
     """The other end has all of its payload, as its last segment said; also where that was captured too early."""
     return (
-        p.payload_bytes > 0 and peer.ack_seen and at_or_before(p.seq + p.payload_bytes, peer.last_ack)
+        p.payload_bytes > 0 and peer.ack_seen and not peer.missed and at_or_before(p.seq + p.payload_bytes, peer.last_ack)
         and not p.note & NOTE_FIRST_SEND
     )
+
+
+cdef inline bint can_tell(const connection *c, const endpoint *end, const packet_record *p) noexcept nogil:
+    """Not after a gap of ours: it may be the first time, and what overtook it all that was seen."""
+    if p.note & NOTE_SENT_BEFORE:
+        return True
+    return not c.opening_missed and not (end.unsure and before(p.seq, end.unsure_until))
 
 
 cdef uint32_t late_segment(
@@ -122,8 +142,10 @@ cdef uint32_t late_segment(
     cdef int64_t bound_ns = OUT_OF_ORDER_NS
     if was_acknowledged(peer, p):
         return RETRANSMISSION | SPURIOUS_RETRANSMISSION
+    if not can_tell(c, end, p):
+        return 0
     if (
-        peer.duplicate_acks >= FAST_RETRANSMISSION_ACKS and peer.last_ack == p.seq
+        not peer.missed and not peer.duplicates_unsure and peer.duplicate_acks >= FAST_RETRANSMISSION_ACKS and peer.last_ack == p.seq
         and p.time_ns - <uint64_t>peer.last_ns < <uint64_t>FAST_RETRANSMISSION_NS
     ):
         return RETRANSMISSION | FAST_RETRANSMISSION
@@ -133,7 +155,7 @@ cdef uint32_t late_segment(
         bound_ns = <int64_t>(c.row.initial_rtt_us * 1000)
     # Unsigned: where the capture's clock was set back, nothing is "just after".
     if p.time_ns - <uint64_t>end.next_ns < <uint64_t>bound_ns and stop != end.next_seq:
-        return OUT_OF_ORDER
+        return 0 if peer.duplicates_unsure else OUT_OF_ORDER
     return RETRANSMISSION
 
 

@@ -5,15 +5,16 @@ record -> flow_index (which connection) -> analysis (what it says) -> row
 
 cimport cython
 from libc.math cimport NAN
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from tcptrace.engine.activity cimport ACTIVITIES, LIVE, QUIET, SHUT, activity_list, append, unlink
 from tcptrace.engine.analysis cimport analyse
 from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
-from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, count_packet, forget_rate, refresh_rate
+from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, forget_rate, note_packet, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
+from tcptrace.engine.flow_counts cimport begin_counts_here, catch_up, growth, settle, take_counts
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
 from tcptrace.engine.outcome cimport complete_row
@@ -27,17 +28,20 @@ from tcptrace.engine.sockets cimport (
 )
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.records cimport (
-    FLAG_ACK, FLAG_RST, FLAG_SYN, SOCKET_FOUND, SOCKET_STATE, packet_record, socket_key, socket_record, socket_view,
+    FLAG_ACK, FLAG_RST, FLAG_SYN, FLOW_TIME, SOCKET_FOUND, SOCKET_STATE, flow_count, flow_key, packet_record,
+    socket_key, socket_record, socket_view,
 )
 
 import numpy as np
 
 from tcptrace import model
 from tcptrace.engine import layout
-from tcptrace.records import PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD
+from tcptrace.records import FLOW_COUNT, FLOW_KEY, PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD
 
 # Rows that ended and wait for take_ended(); process() and expire() stop when there is no more room.
 cdef int32_t ENDED_MAX = 1024
+# The kernel may have counted so long before the trace begins, in units of FLOW_TIME(): a quarter of an hour and more.
+cdef uint32_t SET_UP_TIME = 1 << 16
 # Rows ahead that are fetched into the CPU's cache while those to ask about are gone through.
 cdef uint64_t ASK_AHEAD = 8
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
@@ -81,6 +85,8 @@ cdef class Table:
     cdef int64_t packets, bytes, payload_bytes, previous_packets, previous_bytes
     cdef double packets_per_s, bytes_per_s
     cdef int64_t evicted, connections
+    cdef bint lossy
+    cdef uint32_t forgotten  # when the latest of the connections that have left began, FLOW_TIME()
     cdef uint64_t last_id
     cdef int64_t by_state[16]
     cdef finding unasked
@@ -120,6 +126,7 @@ cdef class Table:
         self.idle_ns = idle_ns
         self.closed_ns = closed_ns
         self.refreshed_ns = start_ns
+        self.forgotten = FLOW_TIME(start_ns) - SET_UP_TIME
 
     def __dealloc__(self):
         cdef int32_t row
@@ -165,6 +172,51 @@ cdef class Table:
                 self._packet(first + at, hash, &self.unasked if found == NULL else found + at)
                 at += 1
         return at
+
+    def expect_gaps(self):
+        """Records have been lost: from now on what they say of the kernel's counts is believed where it exceeds what came.
+
+        Before, such a difference means that two CPUs were at work on one flow, and the missing record is on its way.
+        """
+        self.lossy = True
+
+    def process_flows(self, keys, counts, int64_t now_ns):
+        """Take what the kernel has counted of flows (FLOW_KEY, FLOW_COUNT), all records of which have been taken in.
+
+        What that exceeds was lost; a flow none of whose records came becomes a connection.  How many were taken: fewer
+        than all when connections that ended wait in take_ended(), as with process().
+        """
+        cdef const uint8_t[::1] key_view, count_view
+        cdef const flow_key *first_key
+        cdef const flow_count *first_count
+        cdef int64_t count = len(keys), at = 0
+        if count == 0:
+            return 0
+        if keys.dtype != FLOW_KEY or counts.dtype != FLOW_COUNT or len(counts) < count:
+            raise TypeError("keys are not of dtype FLOW_KEY, or counts not of FLOW_COUNT, or too few")
+        key_view, count_view = keys.view("u1"), counts.view("u1")
+        first_key, first_count = <const flow_key *>&key_view[0], <const flow_count *>&count_view[0]
+        with nogil:
+            while at < count and self.ended_count < ENDED_MAX - 1:
+                self._flow(first_key + at, first_count + at, now_ns)
+                at += 1
+        return at
+
+    cdef void _flow(self, const flow_key *key, const flow_count *counted, int64_t now_ns) noexcept nogil:
+        cdef packet_record p = packet_of_flow(key, counted.since_ns)
+        cdef uint64_t hash = hash_of(&self.index, &p)
+        cdef int x = 0
+        cdef int32_t row = find(&self.index, self.rows, hash, &p, &x)
+        cdef growth by
+        if row < 0:
+            if not self._is_younger(p.flow_since):
+                return  # it has left the table, with all that it had
+            row = self._add(hash, &p, &x)
+            self.rows[row].row.last_ns = now_ns
+        by = catch_up(&self.rows[row], x, &counted.from_lower)
+        self._grow(&by)
+        by = catch_up(&self.rows[row], 1 - x, &counted.from_higher)
+        self._grow(&by)
 
     def process_sockets(self, records, ids=None):
         """Join what the kernel said of sockets (SOCKET_RECORD) to their connections; how many records were taken: all.
@@ -323,6 +375,7 @@ cdef class Table:
         cdef int x = 0
         cdef int32_t row = find(&self.index, self.rows, hash, p, &x)
         cdef connection *c
+        cdef growth by
         cdef bint reused = row >= 0 and starts_anew(&self.rows[row], x, p)
         if reused:
             self._end(row, END_REUSED)
@@ -331,6 +384,7 @@ cdef class Table:
         c = &self.rows[row]
         if c.row.recent_total == 0 and c.told:
             x = begin_with_packet(c, x, p)
+            self._begin_counts(c, p)
         found.rtt_us = NAN
         found.in_flight_bytes = -1
         found.duplicate_ack_number = 0
@@ -338,14 +392,31 @@ cdef class Table:
         found.received = x
         found.analysis = 0
         if reused:
+            if p.flow_count >> 32 > 1:  # the kernel takes it for the same one still
+                begin_counts_here(c)
             c.row.port_reuse = 1
             found.analysis = PORT_REUSE
+        by = take_counts(c, x, p, self.lossy)
         analyse(&self.shared, c, x, p, found)
-        count_packet(c, x, p, found.analysis)
-        self.packets += p.segments
-        self.bytes += p.frame_bytes
-        self.payload_bytes += p.payload_bytes
+        if c.has_gap:
+            settle(c, x, p)
+        note_packet(c, x, p, found.analysis)
+        self._grow(&by)
         self._now_newest(row)
+
+    cdef inline bint _is_younger(self, uint32_t since) noexcept nogil:
+        """Than all that have left the table; times wrap."""
+        return <int32_t>(since - self.forgotten) > 0
+
+    cdef inline void _begin_counts(self, connection *c, const packet_record *p) noexcept nogil:
+        c.flow_since = p.flow_since
+        if not self._is_younger(p.flow_since):
+            begin_counts_here(c)
+
+    cdef inline void _grow(self, const growth *by) noexcept nogil:
+        self.packets += by.packets
+        self.bytes += by.bytes
+        self.payload_bytes += by.payload_bytes
 
     cdef void _now_newest(self, int32_t row) noexcept nogil:
         """To the front of the list it belongs to now, and to those that the kernel may know more of."""
@@ -395,6 +466,7 @@ cdef class Table:
             row = self._evict()
         self._clear(row, hash)
         x[0] = begin(&self.rows[row], p)
+        self._begin_counts(&self.rows[row], p)
         append(self.lists, self.rows, row, LIVE)
         insert(&self.index, hash, row)
         return row
@@ -418,6 +490,9 @@ cdef class Table:
         """The connection leaves the table; its row waits in ended_rows."""
         cdef connection *c = &self.rows[row]
         c.row.end_reason = reason
+        if reason != END_REUSED:
+            if self._is_younger(FLOW_TIME(c.row.start_ns)):
+                self.forgotten = FLOW_TIME(c.row.start_ns)
         complete_row(c)
         if c.row.changed:  # since the last interval: the rates are not of now
             forget_rate(&c.row.sent)
@@ -546,6 +621,20 @@ def _strided(dtype, itemsize):
     })
 
 
+cdef inline packet_record packet_of_flow(const flow_key *key, uint64_t since_ns) noexcept nogil:
+    """As if the end with the lower port had sent a packet when the flow began."""
+    cdef packet_record p
+    memset(&p, 0, sizeof(p))
+    p.time_ns = since_ns
+    p.flow_since = FLOW_TIME(since_ns)
+    memcpy(p.src_addr, key.lower_addr, 16)
+    memcpy(p.dst_addr, key.higher_addr, 16)
+    p.src_port = key.lower_port
+    p.dst_port = key.higher_port
+    p.ip_version = key.ip_version
+    return p
+
+
 cdef inline bint is_over(uint8_t state) noexcept nogil:
     return state == STATE_TIME_WAIT or state == STATE_CLOSED
 
@@ -555,4 +644,6 @@ cdef inline bint starts_anew(connection *c, int x, const packet_record *p) noexc
     cdef const endpoint *end = &c.ends[x]
     if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
         return False
+    if not end.base_known and c.opening_missed:
+        return p.flow_since != c.flow_since
     return p.seq != end.base_seq if end.base_known else is_older_than_syn(c, p)

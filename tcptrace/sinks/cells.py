@@ -153,3 +153,9 @@ def marked(style: str, name: str, directions: Sequence[str] = ("sent", "received
 
 def rate_style(direction: str) -> Style:
     return lambda row: "bold" if row[direction]["bytes_per_s"] > 0 else "dim"
+
+
+def incomplete(row: Row, width: int) -> str:
+    """How many of its records were lost; nothing where none was."""
+    lost = int(row["records_lost"])
+    return f"{human.count(lost, width - len(' lost'))} lost" if lost else ""

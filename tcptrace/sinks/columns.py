@@ -46,6 +46,7 @@ class Column:
     left: bool = False  # aligned left
     style: Callable[[Row], str] | None = None
     of_socket: bool = False  # of the kernel's view: there only in a table where a connection has one
+    of_gap: bool = False  # there only in a table where records of a connection were lost
 
     def cell(self, row: Row, width: int) -> str:
         """Exactly `width` characters."""
@@ -103,6 +104,12 @@ _SRTT: Final = Column("srtt", 7, 6, cells.socket("srtt_us", lambda us, width: hu
 _PROCESS: Final = Column("process", PROCESS_LEAST, 7, cells.process, PROCESS_MOST, left=True, of_socket=True)
 
 
+_INCOMPLETE: Final = Column(
+    "incomplete", 10, 3, cells.incomplete, style=lambda row: "bold red" if row["records_lost"] else "", of_gap=True
+)
+"""How many records are missing: the analysis has gaps, the counts do not."""
+
+
 def _cwnd(priority: int) -> Column:
     return Column("cwnd", 5, priority, cells.socket("cwnd_packets", human.count), of_socket=True)
 
@@ -125,6 +132,7 @@ _NARROW: Final = (
     _cwnd(20),
     Column("retr", 5, 5, cells.both("retransmissions"), style=cells.marked("yellow", "retransmissions")),
     _kernel_retransmissions(21),
+    _INCOMPLETE,
     _PROCESS,
 )
 
@@ -160,6 +168,7 @@ _WIDE: Final = (
     Column("duration", 8, 13, cells.duration),
     Column("closed by", 9, 25, cells.closed_by, left=True),
     Column("handshake", 10, 26, cells.handshake, left=True),
+    _INCOMPLETE,
     _PROCESS,
 )
 
@@ -179,15 +188,26 @@ def is_wide(width: int, with_sockets: bool) -> bool:
 
 
 def columns_for(
-    width: int, *, averages: bool, id_width: int = ID_LEAST, by_id: bool = False, with_sockets: bool = False
+    width: int,
+    *,
+    averages: bool,
+    id_width: int = ID_LEAST,
+    by_id: bool = False,
+    with_sockets: bool = False,
+    with_gaps: bool = False,
 ) -> tuple[Column, ...]:
     """The columns to choose from at a terminal width.
 
     `averages` shows what a connection did over its whole time; `by_id` says that connections are asked for
-    by their numbers, which else are shown only where there is much room; `with_sockets` adds the kernel's view.
+    by their numbers, which else are shown only where there is much room; `with_sockets` adds the kernel's view, `with_gaps` which
+    connections are incomplete.
     """
     wide = is_wide(width, with_sockets)
-    chosen = tuple(column for column in (_WIDE if wide else _NARROW) if with_sockets or not column.of_socket)
+    chosen = tuple(
+        column
+        for column in (_WIDE if wide else _NARROW)
+        if (with_sockets or not column.of_socket) and (with_gaps or not column.of_gap)
+    )
     if wide or by_id:
         chosen = (_number(id_width, _ID_PRIORITY_ASKED_FOR if by_id else _ID_PRIORITY), *chosen)
     if not averages:
@@ -203,20 +223,25 @@ def id_need(rows: Rows) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """Characters that the elastic columns would take in full; `process` None: no row has a kernel's view."""
+    """Characters that the elastic columns would take in full; `process` None: no row has a kernel's view;
+    `has_gaps`: records of some were lost.
+    """
 
     source: int = 0
     destination: int = 0
     process: int | None = None
+    has_gaps: bool = False
 
     def widened(self, rows: Rows) -> "Need":
         """No less than before, and enough for `rows`."""
         source = max(self.source, _need(rows, cells.endpoint("src"), ENDPOINT_MOST))
         destination = max(self.destination, _need(rows, cells.endpoint("dst"), ENDPOINT_MOST))
         with_socket = [row for row, known in zip(rows, sockets.any_known(rows), strict=True) if known]
+        has_gaps = self.has_gaps or bool((rows["records_lost"] > 0).any())
         if self.process is None and not with_socket:
-            return Need(source, destination)
-        return Need(source, destination, max(self.process or 0, _need(with_socket, cells.process, PROCESS_MOST)))
+            return Need(source, destination, has_gaps=has_gaps)
+        process = max(self.process or 0, _need(with_socket, cells.process, PROCESS_MOST))
+        return Need(source, destination, process, has_gaps)
 
 
 def _need(rows: Iterable[Row], text: Callable[[Row, int], str], most: int) -> int:
@@ -233,7 +258,14 @@ def layout(
 ) -> Layout:
     """Columns for a terminal `width` characters wide; room to spare goes to the elastic ones that need it."""
     with_sockets = need.process is not None
-    columns = columns_for(width, averages=averages, id_width=id_width, by_id=by_id, with_sockets=with_sockets)
+    columns = columns_for(
+        width,
+        averages=averages,
+        id_width=id_width,
+        by_id=by_id,
+        with_sockets=with_sockets,
+        with_gaps=need.has_gaps,
+    )
     gap = "  " if is_wide(width, with_sockets) else " "
     needs = {"source": need.source, "destination": need.destination, "process": need.process or 0}
     wish = {c.heading: max(0, min(c.most, needs[c.heading]) - c.width) for c in columns if c.most}

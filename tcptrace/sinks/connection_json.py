@@ -149,6 +149,7 @@ def _life(rows: Rows, info: TraceInfo) -> Columns:
         "close_kind": bulk.names(rows["close_kind"], CLOSE_KINDS),
         "half_closed_us": bulk.floats(rows["half_closed_us"]),
         "port_reuse": rows["port_reuse"].astype(bool).tolist(),
+        "records_lost": rows["records_lost"].tolist(),
     }
 
 

@@ -122,14 +122,17 @@ def _states(totals: Totals) -> list[Part]:
 
 
 def _live_trouble(totals: Totals) -> list[Part]:
+    thinned = totals.counters.get("thinned", 0)
     amounts = {"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)}
+    if totals.is_thinning:
+        amounts = {"thinning, so far": thinned} | amounts
     if totals.socket_records_lost:
         amounts["socket records lost"] = totals.socket_records_lost
     if totals.sockets_forgotten:
         amounts["sockets forgotten"] = totals.sockets_forgotten
     if totals.sockets_without_room:
         amounts["sockets without room"] = totals.sockets_without_room
-    return _weighed(amounts, {})
+    return _weighed(amounts, {"thinned": 0 if totals.is_thinning else thinned})
 
 
 def _file_trouble(totals: Totals) -> list[Part]:

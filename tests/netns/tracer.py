@@ -65,6 +65,10 @@ class Tracer:
         assert self.events[-1]["event"] == "summary"
         return self.events
 
+    def so_far(self) -> list[dict[str, Any]]:
+        """The lines that there are by now, the first one left out; it need not have been stopped."""
+        return [json.loads(line) for line in list(self._lines["stdout"])]
+
     @property
     def start(self) -> dict[str, Any]:
         return self.events[0]

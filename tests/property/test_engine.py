@@ -360,6 +360,8 @@ def garbage(seed: int, count: int, ends: int, times: bool) -> np.ndarray:
         records[f"{side}_addr"] = raw_address("10.0.0.1")
         records[f"{side}_addr"][:, 15] = dice.integers(0, 2, count)
         records[f"{side}_port"] = dice.integers(0, ends, count)
+    for name in ("flow_count", "flow_bytes", "flow_payload_bytes", "reverse_records", "flow_since"):
+        records[name] = 0  # these are the kernel's, never the packet's
     records["flags"] &= dice.choice([0x1FF, 0x1FF & ~FLAG_SYN, 0x10], count).astype(np.uint16)
     # Near each other, so that ranges overlap, and a few far off.
     near = dice.random(count) < 0.9

@@ -15,6 +15,9 @@ PREFIXES = ("DIRECTION_", "FLAG_", "OPTION_", "NOTE_", "SOCKET_", "SOCKETS_", "R
 
 STRUCTS = {
     "packet_record": records.PACKET_RECORD,
+    "flow_key": records.FLOW_KEY,
+    "flow_direction": records.FLOW_DIRECTION,
+    "flow_count": records.FLOW_COUNT,
     "socket_key": records.SOCKET_KEY,
     "socket_view": records.SOCKET_VIEW,
     "socket_record": records.SOCKET_RECORD,

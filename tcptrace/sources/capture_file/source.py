@@ -154,6 +154,13 @@ class CaptureSource:
         """All files have been read to their ends, or stop() was called."""
         return self._stopped or not self._open_files
 
+    def has_lost(self) -> bool:
+        """No record of a file is lost."""
+        return False
+
+    def take_flow_counts(self) -> None:
+        """A file has no counts of its own."""
+
     def check(self) -> str | None:
         """The next line that says what could not be read of a file and why."""
         return self._warnings.pop(0) if self._warnings else None

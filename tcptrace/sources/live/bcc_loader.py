@@ -95,6 +95,11 @@ def loaded_fd(programs: Any, name: str) -> int:
     return int(programs.funcs[name.encode()].fd)
 
 
+def map_fd(programs: Any, name: str) -> int:
+    """File descriptor of BPF map `name`."""
+    return int(programs[name.encode()].map_fd)
+
+
 def put_in_map(programs: Any, name: str, entries: dict[int, int]) -> None:
     """Write int -> int entries into BPF map `name`, flags 0.  Raises TcptraceError."""
     bcc = import_bcc()

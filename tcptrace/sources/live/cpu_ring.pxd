@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy
 
-from tcptrace.records cimport BATCH_RECORDS, STAGED_FRAME_MAX_BYTES, batch_header, frame_head, packet_record
+from tcptrace.records cimport BATCH_RECORDS, COUNTERS, STAGED_FRAME_MAX_BYTES, batch_header, frame_head, packet_record
 from tcptrace.sources.live.frame_queue cimport (
     FRAME_QUEUE_MAX_BYTES, frame_queue, padded, room_behind, waiting_bytes,
 )
@@ -27,7 +27,7 @@ cdef struct cpu_ring:
     uint64_t complete_ns   # everything up to here has been handed over
     bint resting           # it went idle then
     bint behind            # the ring holds more than was taken out
-    uint64_t counters[16]
+    uint64_t counters[COUNTERS]
 
 cdef inline int make_room(cpu_ring *ring) noexcept nogil:
     """Room for one more batch behind the pending records; -1 without memory."""

@@ -6,6 +6,7 @@ imports what it needs to show anything.
 
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from tcptrace.errors import MissingFeatureError
 from tcptrace.sources.live.bcc_loader import import_bcc
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface
-from tcptrace.sources.live.packet_programs import PacketPrograms
+from tcptrace.sources.live.packet_programs import FLOWS, PacketPrograms
 from tcptrace.sources.live.socket_probes import ProbeOptions, SocketProbes
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Opening:
 
     snaplen: how many bytes of each frame LiveSource.frames() shall have; 0 for none.  What does not fit into a perf
     sample (records.FRAME_MAX_BYTES) is cut off: the end of a frame of 64 KiB, as lo has them and super-packets may be.
+    flows: how many connections the kernel counts packets of at a time.
     probes: how to follow the kernel's sockets; a kernel that cannot is traced without, unless by a way or processes
     of the user's choice.
     """
@@ -36,6 +38,7 @@ class Opening:
         *,
         xdp: bool,
         snaplen: int = 0,
+        flows: int = FLOWS,
         probes: ProbeOptions | None = None,
     ) -> None:
         self._interface = interface
@@ -45,14 +48,14 @@ class Opening:
         # Here, not in the thread: there it would contend for the interpreter with what the caller imports.
         import_bcc()
         self._programs: PacketPrograms | None = None
+        load = partial(PacketPrograms, interface, filter_source, xdp=xdp, snaplen=snaplen, flows=flows)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._compile, args=(filter_source, xdp, snaplen, probes), daemon=True)
+        self._thread = threading.Thread(target=self._compile, args=(load, probes), daemon=True)
         self._thread.start()
 
-    def _compile(self, filter_source: str, xdp: bool, snaplen: int, options: ProbeOptions | None) -> None:
+    def _compile(self, load: Callable[..., PacketPrograms], options: ProbeOptions | None) -> None:
         # A signal while the kernel verifies a program makes it give up (EAGAIN); the main thread takes them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        load = partial(PacketPrograms, self._interface, filter_source, xdp=xdp, snaplen=snaplen)
         try:
             if options is not None:
                 try:

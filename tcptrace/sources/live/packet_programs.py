@@ -7,12 +7,15 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from tcptrace.sources.live import bcc_loader
+from tcptrace.sources.live.flow_counts import FlowCounter
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.socket_probes import SocketProbes
 
 FILTER_MARKER: Final = "/* FILTER */"
 # How often a CPU hands over a batch that is not full, and says how far it has come.
 TICK_HZ: Final = 50
+# 180 bytes each, in the kernel.
+FLOWS: Final = 131_072
 
 
 class PacketPrograms:
@@ -20,6 +23,7 @@ class PacketPrograms:
 
     `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
     over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
+    `flows`: how many connections the kernel counts at a time.
     `probes`: what shall follow sockets besides.
     Raises MissingFeatureError or NotPermittedError.
     """
@@ -31,15 +35,19 @@ class PacketPrograms:
         *,
         xdp: bool,
         snaplen: int = 0,
+        flows: int = FLOWS,
         probes: SocketProbes | None = None,
     ) -> None:
         self.snaplen = snaplen
         self.probes = probes
         headers = Path(str(importlib.resources.files("tcptrace") / "bpf"))
+        self.flows = flows
+        inner = [filter_source, (headers / "flows.c").read_text()]
         if probes is not None:
-            filter_source += probes.packet_source()
-        text = (headers / "packet.c").read_text().replace(FILTER_MARKER, filter_source)
+            inner.append(probes.packet_source())
+        text = (headers / "packet.c").read_text().replace(FILTER_MARKER, "\n".join(inner))
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
+        defines.append(f"FLOWS_MAX={flows}")
         if interface.is_loopback:
             defines.append("LOOPBACK")
         if xdp:
@@ -74,6 +82,10 @@ class PacketPrograms:
         """SOCKET_COUNTS of each CPU, of the probes that there must be.  Raises MissingFeatureError."""
         assert self.probes is not None
         return self.probes.counts(self._bpf)
+
+    def flow_counter(self) -> FlowCounter:
+        """Reads what the kernel has counted of each flow."""
+        return FlowCounter(bcc_loader.map_fd(self._bpf, "flows"), self.flows)
 
     def probe_fds(self) -> dict[str, int]:
         """File descriptor of each probe's program, by its name in bpf/socket.c."""

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from tcptrace.records cimport COUNTERS, FRAME_MAX_BYTES, packet_record
+from tcptrace.records cimport COUNT_RECORDS_LOST, COUNT_THINNED, COUNTERS, FRAME_MAX_BYTES, packet_record
 from tcptrace.sources.live.cpu_ring cimport cpu_ring, drain
 from tcptrace.sources.live.frame_queue cimport frames_out, hand_on, has_room_for_next
 from tcptrace.sources.live.perf_buffer cimport begin_reading
@@ -30,7 +30,6 @@ cdef uint64_t RESTING_NS = 60_000_000
 if (
     PACKET_RECORD.itemsize != sizeof(packet_record)
     or len(COUNTER_NAMES) != COUNTERS
-    or COUNTERS > 16
     or SAMPLE_FRAME_MAX_BYTES != FRAME_MAX_BYTES
 ):
     raise ImportError("tcptrace.records and the compiled ring reader do not match: reinstall tcptrace")
@@ -49,6 +48,8 @@ cdef class Ring:
     cdef uint32_t snaplen
     cdef readonly uint64_t unordered
     """Records that turned up after a later one had been handed on (only after a CPU stalled)."""
+    cdef readonly bint drained
+    """The last read() handed on all that is known to be in order."""
     cdef readonly dict fds
     """Perf event file descriptor of each CPU, for the BPF map."""
     cdef list maps
@@ -122,6 +123,7 @@ cdef class Ring:
         with nogil:
             for index in range(self.ring_count):
                 drain(&self.rings[index], self.snaplen)
+            self.drained = True
             count = self._merge(to, room, self._horizon(now_ns), &frames_to if self.snaplen else NULL)
         return count
 
@@ -149,6 +151,7 @@ cdef class Ring:
                 break
             while count < room and earliest.first < earliest.end and earliest.pending[earliest.first].time_ns <= limit:
                 if frames != NULL and not has_room_for_next(frames, &earliest.frames):
+                    self.drained = False
                     return count
                 to[count] = earliest.pending[earliest.first]
                 if frames != NULL:
@@ -161,17 +164,27 @@ cdef class Ring:
                 count += 1
             if earliest.first == earliest.end:
                 earliest.first = earliest.end = 0
+        if count == room:
+            self.drained = False
         return count
 
     def counters(self):
         """What the BPF programs counted, summed over the CPUs as of their last batch: name -> count."""
-        cdef uint64_t totals[16]
+        cdef uint64_t totals[COUNTERS]
         cdef int index, counter
         memset(totals, 0, sizeof(totals))
         for index in range(self.ring_count):
             for counter in range(COUNTERS):
                 totals[counter] += self.rings[index].counters[counter]
         return {name: totals[counter] for counter, name in enumerate(COUNTER_NAMES)}
+
+    def lost(self):
+        """Records that the reader does not get: lost to a full ring, or thinned out because of that."""
+        cdef uint64_t lost = 0
+        cdef int index
+        for index in range(self.ring_count):
+            lost += self.rings[index].counters[COUNT_RECORDS_LOST] + self.rings[index].counters[COUNT_THINNED]
+        return lost
 
     def lost_samples(self):
         """Samples the kernel reports as lost (PERF_RECORD_LOST); `records_lost` counts their records."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tcptrace.errors import MissingFeatureError, TcptraceError
 from tcptrace.model import Clock, Totals
 from tcptrace.records import FRAME_MAX_BYTES, PACKET_RECORD, SOCKET_RECORD, CaptureInterface, Frames
+from tcptrace.sources.live.flow_counts import FlowCounts, LostAndCounted
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface, description, still_there
 from tcptrace.sources.live.packet_programs import PacketPrograms
@@ -87,11 +88,13 @@ class LiveSource:
         self._count = 0
         self._stop_ns: int | None = None
         self._is_down = False
+        self._thinned = 0
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
         self._read_ns = time.monotonic_ns()
         self._ring = Ring(cpus, ring_bytes or default_ring_bytes(len(cpus), snaplen), time.monotonic_ns(), snaplen)
         programs.connect(self._ring.fds)
+        self._counts = LostAndCounted(programs.flow_counter())
         self.problem: str | None = None
         self.sockets = self._follow_sockets(cpus, expression)
         self._follow_clock()
@@ -173,6 +176,17 @@ class LiveSource:
             return np.zeros(0, SOCKET_RECORD)
         return self.sockets.ask(keys, time.monotonic_ns())
 
+    def has_lost(self) -> bool:
+        """Some records did not get here: the ring was full."""
+        return self._ring.lost() > 0
+
+    def take_flow_counts(self) -> FlowCounts | None:
+        """If records were lost since the last time: what the kernel had counted of each flow, up to a moment that all
+        records have been handed on up to.
+        """
+        complete_ns = self.complete_ns() if self._ring.drained else 0
+        return self._counts.take(self._ring.lost(), complete_ns, finished=self.finished and self._ring.drained)
+
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
         if self._stop_ns is None:
@@ -208,6 +222,8 @@ class LiveSource:
     def fill_totals(self, totals: Totals) -> None:
         """The programs' counters as of the last tick, and how the rings did."""
         totals.counters = self._ring.counters()
+        thinned = totals.counters["thinned"]
+        totals.is_thinning, self._thinned = thinned > self._thinned, thinned
         totals.perf_lost_samples = self._ring.lost_samples()
         totals.unordered = self._ring.unordered
         if self.sockets is not None:

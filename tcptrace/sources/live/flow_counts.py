@@ -1,0 +1,78 @@
+"""What the kernel has counted of every flow: read where records were lost, as the last ones of a flow may be among them."""
+
+import ctypes
+import errno
+import os
+import time
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcptrace.errors import MissingFeatureError
+from tcptrace.records import FLOW_COUNT, FLOW_KEY
+from tcptrace.sources.live.bcc_loader import import_bcc
+
+FlowCounts = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
+"""FLOW_KEY and FLOW_COUNT arrays of one length, and the time that they are of (CLOCK_MONOTONIC, ns)."""
+
+# The kernel hands over whole buckets of its hash table: room for one that is much fuller than they are.
+_BUCKET_ROOM: Final = 1024
+
+
+class FlowCounter:
+    """Reads BPF map `map_fd` of FLOW_KEY -> FLOW_COUNT with up to `size` entries."""
+
+    def __init__(self, map_fd: int, size: int) -> None:
+        self._fd = map_fd
+        self._room = size + _BUCKET_ROOM
+        self._lib = import_bcc().lib
+
+    def read(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """All flows.
+
+        Raises MissingFeatureError where the kernel does not let us: before Linux 5.19 only root may, and what traces
+        has given that up.
+        """
+        keys, counts = np.zeros(self._room, FLOW_KEY), np.zeros(self._room, FLOW_COUNT)
+        position, amount = ctypes.create_string_buffer(8), ctypes.c_uint32(self._room)
+        where = ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32))
+        pointers = keys.ctypes.data_as(ctypes.c_void_p), counts.ctypes.data_as(ctypes.c_void_p)
+        result = self._lib.bpf_lookup_batch(self._fd, None, where, *pointers, ctypes.byref(amount))
+        if result < 0 and ctypes.get_errno() != errno.ENOENT:  # which says that these are all
+            raise MissingFeatureError(f"the kernel's counts cannot be read: {os.strerror(ctypes.get_errno())}")
+        return keys[: amount.value], counts[: amount.value]
+
+
+class LostAndCounted:
+    """Decides when to read, and hands the counts on once all records up to then have been read."""
+
+    def __init__(self, counter: FlowCounter) -> None:
+        self._counter = counter
+        self._lost = 0  # of which the counts have been read
+        self._waiting: FlowCounts | None = None
+        self.problem: str | None = None
+        """Why there are none any more."""
+
+    def take(self, lost: int, complete_ns: int, *, finished: bool) -> FlowCounts | None:
+        """Counts that records cannot add to any more, if `lost` has risen since the last ones; else None.
+
+        complete_ns: up to when all records have been handed on; finished: there will be no more.
+        """
+        if self._waiting is not None:
+            if not finished and complete_ns < self._waiting[2]:
+                return None
+            taken, self._waiting = self._waiting, None
+            return taken
+        if lost != self._lost and self.problem is None:
+            self._read(lost)
+            return self.take(lost, complete_ns, finished=True) if finished and self._waiting else None
+        return None
+
+    def _read(self, lost: int) -> None:
+        try:
+            keys, counts = self._counter.read()
+            self._waiting = keys, counts, time.monotonic_ns()
+            self._lost = lost
+        except MissingFeatureError as error:
+            self.problem = str(error)
