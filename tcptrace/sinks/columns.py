@@ -199,8 +199,8 @@ def columns_for(
     """The columns to choose from at a terminal width.
 
     `averages` shows what a connection did over its whole time; `by_id` says that connections are asked for
-    by their numbers, which else are shown only where there is much room; `with_sockets` adds the kernel's view, `with_gaps` which
-    connections are incomplete.
+    by their numbers, which else are shown only where there is much room; `with_sockets` adds the kernel's view,
+    `with_gaps` which connections are incomplete.
     """
     wide = is_wide(width, with_sockets)
     chosen = tuple(

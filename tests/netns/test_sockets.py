@@ -75,7 +75,7 @@ def wait_for_window(pair: Pair, _: Namespace) -> None:
 
 
 def wait_for_buffer(pair: Pair, router: Namespace) -> None:
-    """The client's buffer holds little, which leaves at a pace and is long under way: it is empty, and the writer waits."""
+    """The client's buffer holds little, which leaves at a pace and is long under way: it is empty, the writer waits."""
     by_reno(pair)
     pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
     pair.client.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 150_000)

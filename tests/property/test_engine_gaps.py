@@ -13,8 +13,8 @@ from tcptrace.engine.table import Table
 from tcptrace.model import ANALYSIS, FINDING
 from tcptrace.records import FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, FLOW_COUNT, FLOW_KEY, NOTE_BEHIND, PACKET_RECORD
 
-from .stacks import Segment, conversation
 from ..unit.conversation import SECOND
+from .stacks import Segment, conversation
 from .wireshark import START_S, merge, records_of
 
 COUNT = int(os.environ.get("TCPTRACE_CONVERSATIONS", "600"))
@@ -175,7 +175,7 @@ def names(bits: Any) -> list[str]:
 
 
 def of_one_connection(records: Records, numbers: np.ndarray, whole: np.ndarray) -> set[int]:
-    """Conversations whose ports are not used again: where they are, what is late of the old one may be put in the new."""
+    """Those whose ports are not used again: where they are, what is late of the old one may be put in the new."""
     pairs = set(zip(numbers.tolist(), whole["connection_id"].tolist(), strict=True))
     amounts = Counter(number for number, _ in pairs)
     reused = set(numbers[(whole["analysis"] & PORT_REUSE) != 0].tolist())

@@ -33,7 +33,10 @@ from tcptrace.records import (
 
 ETHERNET, RAW = 0, 1
 WINDOW_BYTES = 256
-CALLERS_FIELDS = ("time_ns", "frame_bytes", "segments", "direction")
+CALLERS_FIELDS = (
+    *("time_ns", "frame_bytes", "segments", "direction"),
+    *("flow_count", "flow_bytes", "flow_payload_bytes", "reverse_records", "flow_since"),
+)
 """Whoever calls the parser sets them."""
 
 PROGRAM = """

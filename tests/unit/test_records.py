@@ -124,8 +124,8 @@ def test_nested_structs_are_those_of_their_own(tmp_path: Path) -> None:
     """In C, too: the header names them by type."""
     types = re.findall(r"struct (\w+) (\w+);", header_text())
     nested = {name: STRUCTS[kind] for kind, name in types}
-    fields = records.SOCKET_RECORD.fields
-    assert nested == {"key": fields["key"][0], "view": fields["view"][0]}
+    fields = {**records.SOCKET_RECORD.fields, **records.FLOW_COUNT.fields}
+    assert nested == {name: fields[name][0] for name in ("key", "view", "from_lower", "from_higher")}
 
 
 def test_batch_header_has_no_padding(tmp_path: Path) -> None:

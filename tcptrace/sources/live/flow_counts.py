@@ -1,4 +1,4 @@
-"""What the kernel has counted of every flow: read where records were lost, as the last ones of a flow may be among them."""
+"""What the kernel has counted of every flow: read where records were lost, which may be the last ones of a flow."""
 
 import ctypes
 import errno

@@ -5,7 +5,7 @@
     offering.expected()
 
 A program of our own writes the next segment into a frame and goes on in the one that is to see it; BPF_PROG_TEST_RUN
-repeats that.  The connections are undisturbed: both ends send data in turn, and each segment acknowledges all before it.
+repeats that.  The connections are undisturbed: both ends send data in turn, each segment acknowledges all before it.
 """
 
 import ctypes
