@@ -115,9 +115,7 @@ def caught_up(tracer: Tracer, offering: Offering) -> dict[str, Any]:
     """The first connection, once all that it has had is counted."""
     (sent, received), end = offering.expected()[address(0)], time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
-        for event in tracer.so_far():
-            if event["event"] == "connection" and event["src_ip"] == address(0):
-                row = event
-        if (row["sent_packets"], row["received_packets"]) == (sent.packets, received.packets):
+        row = tracer.latest(f'"src_ip":"{address(0)}"')
+        if row and (row["sent_packets"], row["received_packets"]) == (sent.packets, received.packets):
             return row
     pytest.fail("its counts are not complete")

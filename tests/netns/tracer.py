@@ -65,9 +65,10 @@ class Tracer:
         assert self.events[-1]["event"] == "summary"
         return self.events
 
-    def so_far(self) -> list[dict[str, Any]]:
-        """The lines that there are by now, the first one left out; it need not have been stopped."""
-        return [json.loads(line) for line in list(self._lines["stdout"])]
+    def latest(self, containing: str) -> dict[str, Any] | None:
+        """Of the lines that there are by now the last one with this text in it."""
+        lines = list(self._lines["stdout"])
+        return next((json.loads(line) for line in reversed(lines) if containing in line), None)
 
     @property
     def start(self) -> dict[str, Any]:

@@ -182,6 +182,24 @@ def test_widths_do_not_shrink_again(make_row: Any) -> None:
     assert {column.heading: size for column, size in wide.columns}["source"] == len("[2001:db8:1:2:3:4:5:6]:1024")
 
 
+@pytest.mark.parametrize("width", [80, 250])
+def test_incomplete_is_there_from_the_first_gap_on(width: int, make_row: Any) -> None:
+    widths = screen.Widths()
+    whole = make_row(1, ("10.0.0.1", 1_024), ("10.0.0.2", 80))
+    incomplete = make_row(2, ("10.0.0.1", 1_025), ("10.0.0.2", 80))
+    incomplete["records_lost"] = 12_345
+    before = [column.heading for column, _ in widths.layout(whole, width).columns]
+    assert "incomplete" not in before
+    for rows in (incomplete, whole):
+        layout = widths.layout(rows, width)
+        assert [column.heading for column, _ in layout.columns if column.heading == "incomplete"] == ["incomplete"]
+    (cell,) = [(column, size) for column, size in layout.columns if column.heading == "incomplete"]
+    column, size = cell
+    assert [column.cell(rows[0], size).strip() for rows in (incomplete, whole)] == ["12.3k lost", ""]
+    assert column.style is not None
+    assert [column.style(rows[0]) for rows in (incomplete, whole)] == ["bold red", ""]
+
+
 def test_averages_are_over_the_whole_time(make_row: Any) -> None:
     row = make_row(1, ("10.0.0.1", 1), ("10.0.0.2", 2), sent_bytes=3_000, duration_s=2, sent_bytes_per_s=7.0)[0]
     now, mean = (

@@ -344,6 +344,16 @@ def test_losses_of_what_the_kernel_said_are_red_where_there_are_any(info: TraceI
     assert line(0).plain == line(None).plain == "lost 0   malformed 0   fragments 0   evicted 0"
 
 
+def test_thinning_is_red_while_it_lasts_and_then_a_warning(info: TraceInfo) -> None:
+    def parts(is_thinning: bool) -> list[tuple[str, Any]]:
+        totals = Totals(counters={"records_lost": 32, "thinned": 4_567}, is_thinning=is_thinning)
+        line = screen.header(info, screen.Figures(totals, 1.0, 0.0), 120)[3]
+        return [(line.plain[span.start : span.end], span.style) for span in line.spans]
+
+    assert parts(True)[:2] == [("thinning, so far 4,567", "bold red"), ("lost 32", "bold red")]
+    assert parts(False)[:2] == [("lost 32", "bold red"), ("thinned 4,567", "yellow")]
+
+
 def test_the_title_names_the_probes(info: TraceInfo) -> None:
     probed = dataclasses.replace(info, hook="tc ingress+egress", probes="kprobes and raw tracepoints", filter=None)
     title = screen.title(probed, 1.0, 0.0, 100).plain

@@ -96,8 +96,8 @@ def loaded_fd(programs: Any, name: str) -> int:
 
 
 def map_fd(programs: Any, name: str) -> int:
-    """File descriptor of BPF map `name`."""
-    return int(programs[name.encode()].map_fd)
+    """File descriptor of BPF map `name`, also where bcc cannot describe its types in Python."""
+    return int(import_bcc().lib.bpf_table_fd(programs.module, name.encode()))
 
 
 def put_in_map(programs: Any, name: str, entries: dict[int, int]) -> None:

@@ -51,8 +51,8 @@ class LostAndCounted:
         self._counter = counter
         self._lost = 0  # of which the counts have been read
         self._waiting: FlowCounts | None = None
-        self.problem: str | None = None
-        """Why there are none any more."""
+        self._problem: str | None = None  # why there are none any more
+        self._is_told = False
 
     def take(self, lost: int, complete_ns: int, *, finished: bool) -> FlowCounts | None:
         """Counts that records cannot add to any more, if `lost` has risen since the last ones; else None.
@@ -64,7 +64,7 @@ class LostAndCounted:
                 return None
             taken, self._waiting = self._waiting, None
             return taken
-        if lost != self._lost and self.problem is None:
+        if lost != self._lost and self._problem is None:
             self._read(lost)
             return self.take(lost, complete_ns, finished=True) if finished and self._waiting else None
         return None
@@ -75,4 +75,13 @@ class LostAndCounted:
             self._waiting = keys, counts, time.monotonic_ns()
             self._lost = lost
         except MissingFeatureError as error:
-            self.problem = str(error)
+            self._problem = str(error)
+
+    def take_problem(self) -> str | None:
+        """Once: why what is lost at the end of a connection is not counted."""
+        if self._problem is None or self._is_told:
+            return None
+        self._is_told = True
+        return (
+            f"records were lost, and {self._problem}: packets after the last one seen of a connection are not counted"
+        )

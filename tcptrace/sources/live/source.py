@@ -211,13 +211,15 @@ class LiveSource:
         return self.complete_ns() >= self._stop_ns
 
     def check(self) -> str | None:
-        """Once an interval: a warning when the interface went down.  Raises TcptraceError when it is gone."""
+        """A warning: the interface is down, or what was lost is not counted.  Raises TcptraceError when it is gone."""
         self._follow_clock()
         status = still_there(self.interface)
         if status == "gone":
             raise TcptraceError(f"interface {self.interface.name} is gone")
         was_down, self._is_down = self._is_down, status == "down"
-        return f"interface {self.interface.name} is down" if self._is_down and not was_down else None
+        if self._is_down and not was_down:
+            return f"interface {self.interface.name} is down"
+        return self._counts.take_problem()
 
     def fill_totals(self, totals: Totals) -> None:
         """The programs' counters as of the last tick, and how the rings did."""

@@ -1,0 +1,81 @@
+"""When the kernel's counts of flows are read, and when they are handed on."""
+
+import numpy as np
+import pytest
+
+from tcptrace.errors import MissingFeatureError
+from tcptrace.records import FLOW_COUNT, FLOW_KEY
+from tcptrace.sources.live import flow_counts
+from tcptrace.sources.live.flow_counts import FlowCounter, LostAndCounted
+
+READ_NS = 1_000
+
+
+class HandCounter(FlowCounter):
+    """Counts its own reading."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.refuses = False
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.refuses:
+            raise MissingFeatureError("the kernel's counts cannot be read: Operation not permitted")
+        self.reads += 1
+        return np.zeros(self.reads, FLOW_KEY), np.zeros(self.reads, FLOW_COUNT)
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> HandCounter:
+    monkeypatch.setattr(flow_counts.time, "monotonic_ns", lambda: READ_NS)
+    return HandCounter()
+
+
+def test_without_losses_nothing_is_read(counter: HandCounter) -> None:
+    counts = LostAndCounted(counter)
+    assert counts.take(0, READ_NS, finished=False) is None
+    assert counts.take(0, READ_NS, finished=True) is None
+    assert counter.reads == 0
+
+
+def test_handed_on_once_all_records_before_are(counter: HandCounter) -> None:
+    counts = LostAndCounted(counter)
+    assert counts.take(7, READ_NS, finished=False) is None
+    assert counts.take(8, READ_NS - 1, finished=False) is None
+    assert counter.reads == 1
+    taken = counts.take(8, READ_NS, finished=False)
+    assert taken is not None
+    assert (len(taken[0]), len(taken[1]), taken[2]) == (1, 1, READ_NS)
+
+
+def test_read_again_only_after_further_losses(counter: HandCounter) -> None:
+    counts = LostAndCounted(counter)
+    assert counts.take(7, 0, finished=False) is None
+    assert counts.take(7, READ_NS, finished=False) is not None
+    assert counts.take(7, READ_NS, finished=False) is None
+    assert counter.reads == 1
+    assert counts.take(8, READ_NS, finished=False) is None
+    assert counter.reads == 2
+
+
+def test_at_the_end_at_once(counter: HandCounter) -> None:
+    """The one that waits, then the last one."""
+    counts = LostAndCounted(counter)
+    assert counts.take(7, 0, finished=False) is None
+    waited = counts.take(9, 0, finished=True)
+    last = counts.take(9, 0, finished=True)
+    assert waited is not None
+    assert last is not None
+    assert (len(waited[0]), len(last[0])) == (1, 2)
+    assert counts.take(9, 0, finished=True) is None
+
+
+def test_a_kernel_that_refuses_is_told_of_once(counter: HandCounter) -> None:
+    counts = LostAndCounted(counter)
+    counter.refuses = True
+    assert counts.take(7, 0, finished=False) is None
+    assert counts.take(8, 0, finished=True) is None
+    problem = counts.take_problem()
+    assert problem is not None
+    assert "Operation not permitted" in problem
+    assert counts.take_problem() is None
