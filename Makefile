@@ -19,7 +19,7 @@ pytest = status=0; PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python
 	$(give_back) -f .pytest_cache .hypothesis build; exit $$status
 
 export PYTHON
-.PHONY: help install run test test-kernels lint format clean
+.PHONY: help install run test test-kernels bench lint format clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -41,6 +41,11 @@ test-kernels: export TCPTRACE_KERNEL_ARGS = $(ARGS)
 test-kernels: install $(VENV)/.test ## Boot Debian's kernels, as root, test inside; KERNELS="5.10 6.1 6.12 7.2", ARGS to the pytest inside
 	@scripts/bootstrap.sh kernels >&2
 	@$(call pytest,tests/kernels)
+
+bench: install $(VENV)/.test ## Measure, as root, beside the tools people use: tables, and build/bench.json; ARGS="packet_cost overload"
+	@scripts/bootstrap.sh bench >&2
+	@PYTHONDONTWRITEBYTECODE=1 $(VENV)/bin/python benchmarks/run.py $(ARGS)
+	@$(give_back) build
 
 lint: $(VENV)/.test ## ruff check, ruff format --check, mypy --strict
 	$(VENV)/bin/ruff check

@@ -43,12 +43,15 @@ static __always_inline void write_flow_key(struct flow_key *key, const struct pa
 	key->ip_version = r->ip_version;
 }
 
-/* From nothing on; NULL if the kernel has no room. */
-static __always_inline struct flow_count *begin_flow(struct flow_key *key, __u64 now)
+/* From nothing on; NULL if the kernel has no room.  If it is there meanwhile, by another CPU, it stays unless it is old. */
+static __always_inline struct flow_count *begin_flow(struct flow_key *key, __u64 now, int is_old)
 {
 	struct flow_count fresh = { .since_ns = now };
 
-	flows.update((struct flow_key_bytes *)key, (struct flow_count_bytes *)&fresh);
+	if (is_old)
+		flows.update((struct flow_key_bytes *)key, (struct flow_count_bytes *)&fresh);
+	else
+		flows.insert((struct flow_key_bytes *)key, (struct flow_count_bytes *)&fresh);
 	return (struct flow_count *)flows.lookup((struct flow_key_bytes *)key);
 }
 
@@ -85,9 +88,9 @@ static __always_inline void count_flow(struct packet_record *r)
 	write_flow_key(&key, r, x);
 	flow = (struct flow_count *)flows.lookup((struct flow_key_bytes *)&key);
 	if (!flow || starts_anew(x ? &flow->from_higher : &flow->from_lower, r))
-		flow = begin_flow(&key, r->time_ns);
+		flow = begin_flow(&key, r->time_ns, flow != NULL);
 	if (!flow) {
-		r->flow_count = 0;
+		r->flow_count = r->flow_since = 0;
 		return;
 	}
 	d = x ? &flow->from_higher : &flow->from_lower;

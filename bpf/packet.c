@@ -51,6 +51,16 @@ struct batch {
 	struct slot slots[BATCH_SLOTS];
 };
 
+#ifdef APPEND_FRAMES
+/* As a batch of one record, but for the counters. */
+struct framed {
+	__u64 time_ns;
+	__u32 count;
+	__u32 lost;
+	struct slot slot;
+};
+#endif
+
 struct cpu_state {
 	/* Set while a packet program of this CPU is at work, for the tick that may interrupt it. */
 	volatile __u32 busy;
@@ -58,6 +68,9 @@ struct cpu_state {
 	struct frame frame;
 	struct thinning thinning;
 	struct batch batch;
+#ifdef APPEND_FRAMES
+	struct framed framed;
+#endif
 };
 
 /* To bcc just bytes: for each field of a struct it would generate code to print it (0.1 s at every start). */
@@ -99,7 +112,11 @@ static __always_inline int enter(struct cpu_state *cpu)
 /* Where the next record is written; it does not count until keep(). */
 static __always_inline struct slot *next_slot(struct cpu_state *cpu)
 {
+#ifdef APPEND_FRAMES
+	return &cpu->framed.slot;
+#else
 	return &cpu->batch.slots[cpu->batch.header.count & (BATCH_SLOTS - 1)];
+#endif
 }
 
 static __always_inline int verdict_of(struct cpu_state *cpu, struct frame *f, struct packet_record *r)
@@ -150,10 +167,13 @@ static __always_inline void take_frame(const struct frame *f, struct slot *slot,
 static __always_inline int is_recorded(struct cpu_state *cpu, struct packet_record *r)
 {
 	count_flow(r);
-	if (is_worth_its_record(&cpu->thinning, r))
-		return 1;
-	COUNT(cpu, COUNT_THINNED);
-	return 0;
+#ifndef SNAPLEN /* who asks for frames wants as many as there is room for */
+	if (!is_worth_its_record(&cpu->thinning, r)) {
+		COUNT(cpu, COUNT_THINNED);
+		return 0;
+	}
+#endif
+	return 1;
 }
 
 /* The record at hand is complete: keep it, and hand over the batch if it is now full. */
@@ -162,13 +182,16 @@ static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct 
 	int error;
 
 	COUNT(cpu, COUNT_RECORDS);
-	if (++cpu->batch.header.count < BATCH_SLOTS)
-		return;
 	cpu->batch.header.time_ns = slot->record.time_ns;
 	/* Each a statement of its own: what bcc makes of the first one ends in a semicolon. */
 #ifdef APPEND_FRAMES
-	error = batches.perf_submit_skb(ctx, slot->head.captured_bytes, &cpu->batch, sizeof(cpu->batch));
+	cpu->framed.time_ns = slot->record.time_ns;
+	cpu->framed.count = 1 | BATCH_WITHOUT_COUNTERS;
+	cpu->framed.lost = cpu->batch.header.counters[COUNT_RECORDS_LOST];
+	error = batches.perf_submit_skb(ctx, slot->head.captured_bytes, &cpu->framed, sizeof(cpu->framed));
 #else
+	if (++cpu->batch.header.count < BATCH_SLOTS)
+		return;
 	error = batches.perf_submit(ctx, &cpu->batch, sizeof(cpu->batch));
 #endif
 	emptied(cpu, BATCH_SLOTS, error);

@@ -100,7 +100,7 @@ struct packet_record {
 	__u8 vlan_count;
 	__u8 tcp_header_bytes;
 	__u8 note;           /* enum record_note */
-	/* How far the counts of its flow (struct flow_count) had come, this packet included; all 0 if it is not counted. */
+	/* How far the counts of its flow (struct flow_count) had come, this packet included; flow_count is 0 if it is not counted. */
 	__u64 flow_count;
 	__u64 flow_bytes;
 	__u64 flow_payload_bytes;
@@ -172,6 +172,13 @@ struct batch_header {
 	__u32 resting;            /* the CPU is going idle: it may be silent for long */
 	__u64 counters[COUNTERS]; /* running totals of this CPU */
 };
+
+/*
+ * In batch_header.count, of one record with much of its frame: in place of `resting` are the lowest bits of
+ * COUNT_RECORDS_LOST, and the record follows in place of the counters, as its frame may need the room.
+ */
+#define BATCH_WITHOUT_COUNTERS 0x80000000u
+#define BATCH_HEAD_BYTES 16
 
 /* Between a record and the bytes of its frame. */
 struct frame_head {
@@ -295,7 +302,7 @@ struct socket_counts {
 };
 
 /* A perf sample's size is 16 bits, of which the kernel takes 12 bytes; it is a multiple of 8. */
-#define FRAME_MAX_BYTES (0xfff8 - 16 - sizeof(struct batch_header) - sizeof(struct packet_record) - sizeof(struct frame_head))
+#define FRAME_MAX_BYTES (0xfff8 - 16 - BATCH_HEAD_BYTES - sizeof(struct packet_record) - sizeof(struct frame_head))
 /* Up to this snaplen frames are staged with their records: what the parser looks at is at hand. */
 #define STAGED_FRAME_MAX_BYTES WINDOW_BYTES
 /* From one frame's bytes to the next record. */
@@ -310,6 +317,6 @@ _Static_assert(sizeof(struct socket_key) == 48, "socket_key has no padding");
 _Static_assert(sizeof(struct socket_view) == 11 * 8 + (17 + CAUSES) * 4 + 2 * NAME_BYTES + 4, "socket_view has no padding");
 _Static_assert(sizeof(struct socket_record) == 8 + 48 + sizeof(struct socket_view) + 8, "socket_record has no padding");
 _Static_assert(sizeof(struct socket_counts) == 64, "socket_counts is a cache line");
-_Static_assert(sizeof(struct batch_header) == 16 + 8 * COUNTERS, "batch_header has no padding");
+_Static_assert(sizeof(struct batch_header) == BATCH_HEAD_BYTES + 8 * COUNTERS, "batch_header has no padding");
 
 #endif

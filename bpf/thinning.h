@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * When the ring is full, fewer packets are recorded, until it is not: openings, ends, repetitions, and every n-th of each
- * direction of a connection.  All are counted (flows.c).
+ * direction of a connection.  All are counted (flows.c).  Not where frames are
+ * asked for: then as many are recorded as there is room for.
  */
 #ifndef TCPTRACE_THINNING_H
 #define TCPTRACE_THINNING_H

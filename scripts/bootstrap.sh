@@ -4,6 +4,7 @@
 #   run         system packages, .venv and in it what building and running need
 #   test        in .venv what testing needs besides
 #   test-tools  system packages that the tests run as root need besides
+#   bench       what the benchmarks need besides: the tools that they compare with
 #   kernels     system packages that fetching and booting other kernels needs
 #
 # System packages come by apt, and only if something is missing; elsewhere it says what to install.
@@ -197,6 +198,10 @@ run)
 test)
     install_python "*pyproject['project']['optional-dependencies']['test']"
     stamp test
+    ;;
+bench)
+    install_system iproute
+    install_python "*pyproject['project']['optional-dependencies']['bench']"
     ;;
 test-tools)
     install_system iproute procps ethtool tcpdump tshark capinfos xz zstd

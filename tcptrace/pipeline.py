@@ -47,8 +47,8 @@ class Source(Protocol):
         """What the kernel holds now of these sockets (records.SOCKET_KEY), as far as there are such."""
         ...
 
-    def has_lost(self) -> bool:
-        """Records were lost on the way; what the others say of the counts of their flows tells which."""
+    def lost_ns(self) -> int:
+        """Up to when records were lost on the way (the others' counts of their flows tell which); 0: none were."""
         ...
 
     def take_flow_counts(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int] | None:
@@ -82,7 +82,7 @@ class Engine(Protocol):
     """The analysis: engine.table.Table."""
 
     def process(self, records: npt.NDArray[Any], findings: npt.NDArray[Any] | None = None) -> int: ...
-    def expect_gaps(self) -> None: ...
+    def expect_gaps(self, until_ns: int) -> None: ...
     def process_flows(self, keys: npt.NDArray[Any], counts: npt.NDArray[Any], now_ns: int) -> int: ...
     def process_sockets(self, records: npt.NDArray[Any], ids: npt.NDArray[Any] | None = None) -> int: ...
     def stale_sockets(self, limit: int) -> npt.NDArray[Any]: ...
@@ -218,8 +218,7 @@ class Pipeline:
         part = self._within_limits(records[start:stop])
         if not len(part):
             return
-        if self.source.has_lost():
-            self.engine.expect_gaps()
+        self.engine.expect_gaps(self.source.lost_ns())
         self._packets += int(part["segments"].sum(dtype=np.int64))
         self._last_ns = int(part["time_ns"][-1])
         findings = np.empty(len(part), FINDING) if self._packet_sinks else None
@@ -235,12 +234,11 @@ class Pipeline:
             sink.packets(batch)
 
     def _take_flow_counts(self) -> None:
-        """What was lost counts all the same."""
+        """What was lost counts all the same, but not past the limit of packets."""
         counted = self.source.take_flow_counts()
-        if counted is None:
+        if counted is None or (self.limits.packets is not None and self._packets >= self.limits.packets):
             return
         keys, counts, time_ns = counted
-        self.engine.expect_gaps()
         taken = 0
         while taken < len(keys):
             taken += self.engine.process_flows(keys[taken:], counts[taken:], time_ns)
@@ -346,8 +344,7 @@ class Pipeline:
             self._take_sockets(self.source.read_sockets())
             while len(keys := self.engine.stale_sockets(ASKED_SOCKETS)):
                 self._take_sockets(self.source.ask_sockets(keys))
-        if self.source.is_recorded:
-            self._heed_warning()
+        self._heed_warning()
 
     def _attempt(self, step: Callable[[], None]) -> None:
         """The first error is what the user is told; it does not keep the others from their end."""

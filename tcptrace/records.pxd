@@ -3,6 +3,8 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, 
 
 cdef extern from "records.h" nogil:
     enum: BATCH_RECORDS
+    enum: BATCH_HEAD_BYTES
+    uint32_t BATCH_WITHOUT_COUNTERS
     enum: BATCH_SAMPLES
     enum: COUNT_RECORDS_LOST
     enum: COUNT_THINNED

@@ -208,7 +208,7 @@ NOTE_TAG_8021AD: Final = 0x10
 NOTE_SENT_BEFORE: Final = 0x20
 NOTE_BEHIND: Final = 0x40
 
-FRAME_MAX_BYTES: Final = 65_192
+FRAME_MAX_BYTES: Final = 65_328
 """Bytes of one frame that a live trace can hand over: what fits into a perf sample."""
 
 COUNTERS: Final = (

@@ -12,7 +12,8 @@ cdef struct growth:
     int64_t payload_bytes
 
 cdef void begin_counts_here(connection *c) noexcept nogil
-cdef growth take_counts(connection *c, int x, const packet_record *p, bint lossy) noexcept nogil
+cdef growth take_counts(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil
+cdef bint count_other(connection *c, uint32_t since, bint lossy) noexcept nogil
 cdef growth catch_up(connection *c, int x, const flow_direction *counted) noexcept nogil
 cdef void settle(connection *c, int x, const packet_record *p) noexcept nogil
 cdef void resume(segment_pool *pool, endpoint *end, const packet_record *p) noexcept nogil

@@ -18,39 +18,52 @@ cdef void begin_counts_here(connection *c) noexcept nogil:
     c.ends[0].counts_begin_here = c.ends[1].counts_begin_here = True
 
 
-cdef growth take_counts(connection *c, int x, const packet_record *p, bint lossy) noexcept nogil:
-    """Add the packet, and what was counted before it without having been seen, to the row of what end x sends."""
+cdef growth take_counts(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil:
+    """Add the packet, and what was counted before it without having been seen, to the row of what end x sends.
+
+    lost_ns: up to when records were lost.  What end x has had later is complete.
+    """
     cdef endpoint *end = &c.ends[x]
     cdef growth by = growth(packets=p.segments, bytes=p.frame_bytes, payload_bytes=p.payload_bytes)
-    cdef int64_t ahead
-    if p.flow_count:
-        if p.flow_since != c.flow_since:
-            count_anew(c, p.flow_since, lossy)
-        if end.counts_begin_here:
-            count_from_here(end, p, lossy)
-        ahead = p.flow_count - end.flow_count
-        if ahead > 0:
-            by = rise(end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
-            end.unseen_records += (ahead >> 32) - 1
-            if lossy:
-                note_gap(c, x, p, (ahead >> 32) - 1)
-        elif end.unseen_records > 0:  # counted with a later one, from another CPU, that came before it
-            by = rise(end, end.flow_count, p.flow_bytes, p.flow_payload_bytes)
-            end.unseen_records -= 1
-            if c.row.records_lost > 0:
-                c.row.records_lost -= 1
+    if p.flow_count and (p.flow_since == c.flow_since or count_other(c, p.flow_since, lost_ns > 0)):
+        by = take_difference(c, x, p, lost_ns)
     add(row_of(c, x), &by)
     return by
 
 
-cdef void count_anew(connection *c, uint32_t since, bint lossy) noexcept nogil:
-    """The kernel had forgotten the flow, or takes it for a new one, whose SYN was lost."""
+cdef growth take_difference(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil:
+    """From what is known of the counts to what the record says of them."""
+    cdef endpoint *end = &c.ends[x]
+    cdef growth by = growth(packets=p.segments, bytes=p.frame_bytes, payload_bytes=p.payload_bytes)
+    cdef int64_t ahead
+    if end.counts_begin_here:
+        count_from_here(end, p, lost_ns > 0)
+    ahead = p.flow_count - end.flow_count
+    if ahead > 0:
+        by = rise(end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
+        end.unseen_records += (ahead >> 32) - 1
+        if lost_ns > 0:
+            note_gap(c, x, p, (ahead >> 32) - 1, lost_ns)
+    elif end.unseen_records > 0:  # counted with a later one, from another CPU, that came before it
+        by = rise(end, end.flow_count, p.flow_bytes, p.flow_payload_bytes)
+        end.unseen_records -= 1
+        if c.row.records_lost > 0:
+            c.row.records_lost -= 1
+    return by
+
+
+cdef bint count_other(connection *c, uint32_t since, bint lossy) noexcept nogil:
+    """The kernel had forgotten the flow, or takes it for a new one, whose SYN was lost; False if `since` is the older one."""
     cdef int x
+    if <int32_t>(since - c.flow_since) < 0:
+        return False
     c.flow_since = since
     for x in range(2):
         c.ends[x].flow_count = c.ends[x].flow_bytes = c.ends[x].flow_payload_bytes = 0
         c.ends[x].unseen_records = 0
+        c.ends[x].counts_begin_here = False
         c.ends[x].missed = c.ends[x].duplicates_unsure = lossy
+    return True
 
 
 cdef inline void count_from_here(endpoint *end, const packet_record *p, bint lossy) noexcept nogil:
@@ -80,15 +93,15 @@ cdef inline void add(direction_row *d, const growth *by) noexcept nogil:
     d.payload_bytes += by.payload_bytes
 
 
-cdef inline void note_gap(connection *c, int x, const packet_record *p, int64_t missing) noexcept nogil:
+cdef inline void note_gap(connection *c, int x, const packet_record *p, int64_t missing, int64_t lost_ns) noexcept nogil:
     """Records of either end were lost before this one, `missing` of x: what waits for an answer is not measured."""
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
     cdef int32_t missing_of_peer = p.reverse_records - <uint32_t>(peer.flow_count >> 32)
-    if missing > 0:
+    if missing > 0 and end.last_ns <= lost_ns:
         c.row.records_lost += missing
         end.missed = end.duplicates_unsure = True
-    if missing_of_peer > 0:
+    if missing_of_peer > 0 and peer.last_ns <= lost_ns:
         peer.missed = peer.duplicates_unsure = True
     if end.missed or peer.missed:
         mark_gap(c, p.time_ns)
@@ -134,15 +147,17 @@ cdef growth catch_up(connection *c, int x, const flow_direction *counted) noexce
     cdef endpoint *end = &c.ends[x]
     cdef int64_t ahead = counted.count - end.flow_count
     cdef growth by = growth(packets=0, bytes=0, payload_bytes=0)
-    if ahead <= 0 or end.counts_begin_here:
+    if ahead < 0 or end.counts_begin_here:
         return by
     by = rise(end, counted.count, counted.bytes, counted.payload_bytes)
+    add(row_of(c, x), &by)
+    if ahead == 0:
+        return by  # what was read of it the last time may have been between its count and its bytes
     end.unseen_records += ahead >> 32
     c.row.records_lost += ahead >> 32
     end.missed = True
     c.has_gap = True
     c.row.changed = 1
-    add(row_of(c, x), &by)
     return by
 
 

@@ -14,7 +14,7 @@ from tcptrace.engine.analysis cimport analyse
 from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
 from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, forget_rate, note_packet, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
-from tcptrace.engine.flow_counts cimport begin_counts_here, catch_up, growth, settle, take_counts
+from tcptrace.engine.flow_counts cimport begin_counts_here, catch_up, count_other, growth, settle, take_counts
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
 from tcptrace.engine.outcome cimport complete_row
@@ -85,7 +85,7 @@ cdef class Table:
     cdef int64_t packets, bytes, payload_bytes, previous_packets, previous_bytes
     cdef double packets_per_s, bytes_per_s
     cdef int64_t evicted, connections
-    cdef bint lossy
+    cdef int64_t lost_ns  # up to when records were lost; 0: never
     cdef uint32_t forgotten  # when the latest of the connections that have left began, FLOW_TIME()
     cdef uint64_t last_id
     cdef int64_t by_state[16]
@@ -173,12 +173,13 @@ cdef class Table:
                 at += 1
         return at
 
-    def expect_gaps(self):
-        """Records have been lost: from now on what they say of the kernel's counts is believed where it exceeds what came.
+    def expect_gaps(self, int64_t until_ns):
+        """Records were lost up to then; 0: never.
 
-        Before, such a difference means that two CPUs were at work on one flow, and the missing record is on its way.
+        What records say of the kernel's counts is believed where it exceeds what has come by then.  Later, such a
+        difference means that two CPUs are at work on one flow, and the missing record is on its way.
         """
-        self.lossy = True
+        self.lost_ns = until_ns
 
     def process_flows(self, keys, counts, int64_t now_ns):
         """Take what the kernel has counted of flows (FLOW_KEY, FLOW_COUNT), all records of which have been taken in.
@@ -190,6 +191,7 @@ cdef class Table:
         cdef const flow_key *first_key
         cdef const flow_count *first_count
         cdef int64_t count = len(keys), at = 0
+        cdef uint32_t forgotten = self.forgotten
         if count == 0:
             return 0
         if keys.dtype != FLOW_KEY or counts.dtype != FLOW_COUNT or len(counts) < count:
@@ -198,24 +200,36 @@ cdef class Table:
         first_key, first_count = <const flow_key *>&key_view[0], <const flow_count *>&count_view[0]
         with nogil:
             while at < count and self.ended_count < ENDED_MAX - 1:
-                self._flow(first_key + at, first_count + at, now_ns)
+                self._flow(first_key + at, first_count + at, now_ns, forgotten)
                 at += 1
         return at
 
-    cdef void _flow(self, const flow_key *key, const flow_count *counted, int64_t now_ns) noexcept nogil:
+    cdef void _flow(
+        self, const flow_key *key, const flow_count *counted, int64_t now_ns, uint32_t forgotten
+    ) noexcept nogil:
         cdef packet_record p = packet_of_flow(key, counted.since_ns)
         cdef uint64_t hash = hash_of(&self.index, &p)
         cdef int x = 0
         cdef int32_t row = find(&self.index, self.rows, hash, &p, &x)
         cdef growth by
+        cdef connection *c
         if row < 0:
-            if not self._is_younger(p.flow_since):
-                return  # it has left the table, with all that it had
+            if <int32_t>(p.flow_since - forgotten) <= 0:
+                return  # it may have left the table, with all that it had
             row = self._add(hash, &p, &x)
-            self.rows[row].row.last_ns = now_ns
-        by = catch_up(&self.rows[row], x, &counted.from_lower)
+            c = &self.rows[row]
+            c.ends[0].counts_begin_here = c.ends[1].counts_begin_here = False
+            c.row.last_ns = now_ns
+            self._move(row, LIVE, now_ns)
+        else:
+            c = &self.rows[row]
+            if c.row.recent_total == 0 and c.row.records_lost == 0:
+                self._begin_counts(c, &p)
+            elif c.flow_since != p.flow_since and not count_other(c, p.flow_since, True):
+                return
+        by = catch_up(c, x, &counted.from_lower)
         self._grow(&by)
-        by = catch_up(&self.rows[row], 1 - x, &counted.from_higher)
+        by = catch_up(c, 1 - x, &counted.from_higher)
         self._grow(&by)
 
     def process_sockets(self, records, ids=None):
@@ -392,11 +406,11 @@ cdef class Table:
         found.received = x
         found.analysis = 0
         if reused:
-            if p.flow_count >> 32 > 1:  # the kernel takes it for the same one still
+            if p.flow_count >> 32 > 1 or p.reverse_records:  # the kernel takes it for the same one still
                 begin_counts_here(c)
             c.row.port_reuse = 1
             found.analysis = PORT_REUSE
-        by = take_counts(c, x, p, self.lossy)
+        by = take_counts(c, x, p, self.lost_ns)
         analyse(&self.shared, c, x, p, found)
         if c.has_gap:
             settle(c, x, p)

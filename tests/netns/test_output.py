@@ -281,7 +281,7 @@ def test_snaplen(where: Where, tmp_path: Path) -> None:
     rows = finals(tracer.events)
     assert_whole(rows, read_back(whole).rows)
     originals = frame_lengths(whole)
-    assert all(captured == min(original, 65_192) for original, captured in originals)
+    assert all(captured == min(original, 65_328) for original, captured in originals)
     for snaplen in (SYN_BYTES, LEAST_BYTES, LEAST_BYTES - 1, 1):
         path = tmp_path / f"{snaplen}.pcapng"
         tcptrace("-f", whole, "-o", path, "--snaplen", str(snaplen))

@@ -1,5 +1,6 @@
 """More packets than the tracer can take: counts stay exact, what is not complete says so, nothing is made up."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -34,11 +35,13 @@ def near() -> Iterator[Namespace]:
         yield near
 
 
-def program_of(near: Namespace) -> int:
-    """The tracer's own, at the hook for what comes in."""
+def direct_to(near: Namespace, offering: Offering) -> None:
+    """The tracer's own program, at the hook for what comes in."""
     filters = near.json("tc", "-json", "filter", "show", "dev", "veth0", "ingress")
     (number,) = {one["options"]["prog"]["id"] for one in filters if "options" in one and "prog" in one["options"]}
-    return fd_of_program(number)
+    fd = fd_of_program(number)
+    offering.direct(fd)
+    os.close(fd)
 
 
 def halted(tracer: Tracer, offering: Offering, count: int) -> None:
@@ -76,7 +79,7 @@ def assert_exact(tracer: Tracer, offering: Offering) -> None:
 def test_what_the_ring_holds(near: Namespace) -> None:
     """Nothing lost: nothing is marked."""
     with Offering(FLOWS) as offering, Tracer(near, "veth0", "--ring-size", RING_MIB) as tracer:
-        offering.direct(program_of(near))
+        direct_to(near, offering)
         offering.offer(4_937)
         tracer.stop()
     assert tracer.summary["records_lost"] == tracer.summary["thinned"] == 0
@@ -87,7 +90,7 @@ def test_what_the_ring_holds(near: Namespace) -> None:
 def test_a_reader_that_is_kept_away(near: Namespace) -> None:
     """The ring runs full, the rest is counted only; then all is recorded again."""
     with Offering(FLOWS) as offering, Tracer(near, "veth0", "--ring-size", RING_MIB, "--interval", "0.1") as tracer:
-        offering.direct(program_of(near))
+        direct_to(near, offering)
         offering.offer(2 * RUN * FLOWS)
         halted(tracer, offering, 100 * RUN * FLOWS)
         recover(tracer, offering)

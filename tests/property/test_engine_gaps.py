@@ -140,7 +140,7 @@ def test_nothing_is_made_up(traffic: tuple[Any, ...], seed: int) -> None:
     whole_rows = rows_of(whole_table, ended)
     lost = lose(random.Random(seed), len(records))
     table = new_table(len(records))
-    table.expect_gaps()
+    table.expect_gaps(int(records["time_ns"].max()) + 1)
     found, ended = process(table, records[~lost])
     assert table.process_flows(keys, counts, int(records["time_ns"][-1])) == len(keys)
     rows = rows_of(table, [*ended, table.take_ended()])
@@ -226,6 +226,25 @@ def test_all_records_lost_but_counted() -> None:
     assert row["records_lost"] == len(records)
     assert row["sent"]["packets"] + row["received"]["packets"] == len(records)
     assert row["start_ns"] == records["time_ns"][0]
+
+
+def test_a_connection_without_records_stays_as_long_as_others() -> None:
+    """An idle time from when it was counted."""
+    records = records_of(merge([conversation(SEED)]))
+    kernel = Kernel()
+    for record in records:
+        kernel.take(record)
+    table = Table(9, 300 * SECOND, 60 * SECOND, START_S * SECOND, 1)
+    now_ns = int(records["time_ns"][-1]) + 1_000 * SECOND
+    keys, counts = kernel.map()
+    table.process_flows(keys, counts, now_ns)
+    assert table.expire(now_ns + 299 * SECOND)
+    assert len(table.take_ended()) == 0
+    assert table.expire(now_ns + 300 * SECOND)
+    (ended,) = table.take_ended()
+    assert ended["records_lost"] == len(records)
+    assert table.process_flows(keys, counts, now_ns + 301 * SECOND) == len(keys)
+    assert table.totals().connections == 0
 
 
 def test_dtype() -> None:

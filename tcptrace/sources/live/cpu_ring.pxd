@@ -5,7 +5,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy
 
-from tcptrace.records cimport BATCH_RECORDS, COUNTERS, STAGED_FRAME_MAX_BYTES, batch_header, frame_head, packet_record
+from tcptrace.records cimport (
+    BATCH_HEAD_BYTES, BATCH_RECORDS, BATCH_WITHOUT_COUNTERS, COUNT_RECORDS_LOST, COUNT_THINNED, COUNTERS,
+    STAGED_FRAME_MAX_BYTES, batch_header, frame_head, packet_record,
+)
 from tcptrace.sources.live.frame_queue cimport (
     FRAME_QUEUE_MAX_BYTES, frame_queue, padded, room_behind, waiting_bytes,
 )
@@ -28,6 +31,8 @@ cdef struct cpu_ring:
     bint resting           # it went idle then
     bint behind            # the ring holds more than was taken out
     uint64_t counters[COUNTERS]
+    uint32_t lost_lowest   # bits of COUNT_RECORDS_LOST, where frames come without the counters
+    uint64_t lost_ns       # up to when records were lost or left out, as far as that is known; 0: never
 
 cdef inline int make_room(cpu_ring *ring) noexcept nogil:
     """Room for one more batch behind the pending records; -1 without memory."""
@@ -57,23 +62,45 @@ cdef inline int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t
     """The batch of `bytes` bytes at position `at` goes to the pending records; -1 without memory."""
     cdef batch_header header
     cdef uint64_t end = at + bytes
-    if bytes < sizeof(batch_header):
+    cdef uint64_t head_bytes = sizeof(batch_header)
+    if bytes < BATCH_HEAD_BYTES:
         return 0
-    copy_out(&ring.perf, at, &header, sizeof(batch_header))
-    if header.count > BATCH_RECORDS or sizeof(batch_header) + header.count * sizeof(packet_record) > bytes:
+    copy_out(&ring.perf, at, &header, BATCH_HEAD_BYTES)
+    if header.count & BATCH_WITHOUT_COUNTERS:
+        header.count &= ~BATCH_WITHOUT_COUNTERS
+        head_bytes = BATCH_HEAD_BYTES
+    if header.count > BATCH_RECORDS or head_bytes + header.count * sizeof(packet_record) > bytes:
         return 0
     if make_room(ring) < 0:
         return -1
-    at += sizeof(batch_header)
+    if head_bytes == sizeof(batch_header):
+        copy_out(&ring.perf, at, &header, head_bytes)
+    at += head_bytes
     if snaplen == 0:
         copy_out(&ring.perf, at, ring.pending + ring.end, header.count * sizeof(packet_record))
         ring.end += header.count
     elif take_framed(ring, at, end, header.count, snaplen) < 0:
         return -1
+    if head_bytes == sizeof(batch_header):
+        take_counters(ring, &header)
+    else:
+        if header.resting != ring.lost_lowest:
+            ring.lost_lowest = header.resting
+            ring.lost_ns = header.time_ns
+        ring.complete_ns = header.time_ns
+        ring.resting = False
+    return 0
+
+cdef inline void take_counters(cpu_ring *ring, const batch_header *header) noexcept nogil:
+    """How far the CPU has come, and what has become of its frames."""
+    if (
+        header.counters[COUNT_RECORDS_LOST] != ring.counters[COUNT_RECORDS_LOST]
+        or header.counters[COUNT_THINNED] != ring.counters[COUNT_THINNED]
+    ):
+        ring.lost_ns = header.time_ns
     ring.complete_ns = header.time_ns
     ring.resting = header.resting != 0
     memcpy(ring.counters, header.counters, sizeof(header.counters))
-    return 0
 
 cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t count, uint32_t snaplen) noexcept nogil:
     """As many records from position `at`, each with its frame; -1, and none taken, without memory."""

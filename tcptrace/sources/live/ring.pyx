@@ -186,6 +186,14 @@ cdef class Ring:
             lost += self.rings[index].counters[COUNT_RECORDS_LOST] + self.rings[index].counters[COUNT_THINNED]
         return lost
 
+    def lost_ns(self):
+        """Up to when lost() has risen, as far as that has been read; 0 while it has not."""
+        cdef uint64_t latest = 0
+        cdef int index
+        for index in range(self.ring_count):
+            latest = max(latest, self.rings[index].lost_ns)
+        return latest
+
     def lost_samples(self):
         """Samples the kernel reports as lost (PERF_RECORD_LOST); `records_lost` counts their records."""
         cdef int index

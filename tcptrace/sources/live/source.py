@@ -176,9 +176,9 @@ class LiveSource:
             return np.zeros(0, SOCKET_RECORD)
         return self.sockets.ask(keys, time.monotonic_ns())
 
-    def has_lost(self) -> bool:
-        """Some records did not get here: the ring was full."""
-        return self._ring.lost() > 0
+    def lost_ns(self) -> int:
+        """Up to when records did not get here, because the ring was full; 0: never."""
+        return self._ring.lost_ns()
 
     def take_flow_counts(self) -> FlowCounts | None:
         """If records were lost since the last time: what the kernel had counted of each flow, up to a moment that all
@@ -212,6 +212,8 @@ class LiveSource:
 
     def check(self) -> str | None:
         """A warning: the interface is down, or what was lost is not counted.  Raises TcptraceError when it is gone."""
+        if self._stop_ns is not None:
+            return self._counts.take_problem()
         self._follow_clock()
         status = still_there(self.interface)
         if status == "gone":

@@ -1,0 +1,83 @@
+"""Paired runs, their medians and spread; a table a question, and JSON beside it."""
+
+import json
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Figure:
+    """One subject's answer to a question, once a round."""
+
+    subject: str
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        if len(self.values) < 2:
+            return self.median, self.median
+        low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
+        return low, high
+
+
+@dataclass
+class Question:
+    """`unit` is that of all its figures; the first figure is ours, which the others are compared with."""
+
+    name: str
+    unit: str
+    figures: list[Figure]
+    note: str = ""
+
+    def ratio(self, figure: Figure) -> float:
+        """How many times as much as ours."""
+        return figure.median / self.figures[0].median if self.figures[0].median else float("nan")
+
+
+def paired(runs: Mapping[str, Callable[[], float]], rounds: int) -> list[Figure]:
+    """A B A B …: what disturbs the machine disturbs all of them.  A first round, which warms up, does not count."""
+    figures = {name: Figure(name) for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            value = run()
+            if number:
+                figures[name].values.append(value)
+    return list(figures.values())
+
+
+def show(question: Question) -> None:
+    table = Table(title=f"{question.name} ({question.unit})", title_justify="left", caption=question.note or None)
+    for heading, justify in (("", "left"), ("median", "right"), ("quartiles", "right"), ("× ours", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for figure in question.figures:
+        low, high = figure.quartiles
+        ratio = "" if figure is question.figures[0] else f"{question.ratio(figure):.2f}"
+        table.add_row(figure.subject, f"{figure.median:,.4g}", f"{low:,.4g} – {high:,.4g}", ratio)
+    Console(width=100).print(table)
+
+
+def machine() -> dict[str, str]:
+    """What the figures are of."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": f"{len(models)} × {models[0]}" if models else platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "clock": Path("/sys/devices/system/clocksource/clocksource0/current_clocksource").read_text().strip(),
+    }
+
+
+def write(questions: list[Question], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), "questions": [asdict(one) for one in questions]}, indent=1))

@@ -1,0 +1,104 @@
+"""Records a second of CPU time from the mapped rings through merge and engine into the table."""
+
+import subprocess
+import sys
+import time
+
+from measure import Figure, Question, paired
+from netns_tools import Namespace, veth
+from packet_cost import Ours, Plain
+from programs.offered import Offering
+
+from tcptrace.engine.table import Table
+
+RECORDS = 150_000
+ROUNDS = 7
+FLOWS = (1_000, 100_000)
+SCAPY_PACKETS = 20_000
+
+SCAPY = """
+import sys, time
+from scapy.all import AsyncSniffer
+count = 0
+def take(packet):
+    global count
+    count += 1
+sniffer = AsyncSniffer(iface="veth0", prn=take, store=False, count=int(sys.argv[1]))
+sniffer.start()
+while not sniffer.running:
+    time.sleep(0.01)
+print("ready", flush=True)
+before = time.process_time()
+sniffer.join()
+print(count / (time.process_time() - before))
+"""
+
+SEND = """
+import socket, sys
+from programs.offered import frame
+one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+one.bind(("veth0", 0))
+data = frame()
+for _ in range(int(sys.argv[1])):
+    one.send(data)
+"""
+
+
+def ask() -> list[Question]:
+    questions = []
+    for flows in FLOWS:
+        ours, plain = Ours(), Plain()
+        table = Table(131_072, 10**18, 10**18, time.monotonic_ns(), 1)
+        with Offering(flows) as offering:
+
+            def into_table(offering: Offering = offering, ours: Ours = ours, table: Table = table) -> float:
+                offering.direct(ours.programs.tc_fd)
+                offering.offer(RECORDS)
+                wait_for(ours)
+                start, taken = time.process_time(), 0
+                while count := ours.ring.read(ours.out, time.monotonic_ns()):
+                    table.process(ours.out[:count])
+                    taken += count
+                return taken / (time.process_time() - start)
+
+            def counted_by_bcc(offering: Offering = offering, plain: Plain = plain) -> float:
+                offering.direct(plain.fd)
+                offering.offer(RECORDS)
+                start = time.process_time()
+                taken = plain.drain()
+                return taken / (time.process_time() - start)
+
+            runs = {"tcptrace, into the table": into_table, "bcc's callback reader, which only counts": counted_by_bcc}
+            figures = paired(runs, ROUNDS)
+        assert ours.ring.lost() == 0
+        ours.close()
+        plain.close()
+        if flows == FLOWS[0]:
+            figures.append(sniffed_by_scapy())
+        questions.append(Question(f"From the ring, {flows:,} connections", "records a CPU-second", figures))
+    return questions
+
+
+def wait_for(ours: Ours) -> None:
+    """Until the last batch has been handed over, and all CPUs have said so."""
+    end = time.monotonic_ns()
+    while ours.ring.complete_ns(time.monotonic_ns()) < end:
+        ours.ring.wait(0.005)
+        ours.ring.read(ours.out[:0], time.monotonic_ns())
+
+
+def sniffed_by_scapy(rounds: int = 3) -> Figure:
+    figure = Figure("scapy's sniff, which only counts")
+    with Namespace() as near, Namespace() as far:
+        veth(near, far, ["10.9.0.1/24"], ["10.9.0.2/24"])
+        for _ in range(rounds):
+            command = [sys.executable, "-P", "-c", SCAPY, str(SCAPY_PACKETS)]
+            sniffer = near.popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            assert sniffer.stdout is not None
+            if sniffer.stdout.readline() != "ready\n":
+                raise SystemExit("scapy does not run: make bench installs it")
+            # More than are asked for: its socket may drop some.
+            far.python(SEND, str(2 * SCAPY_PACKETS), env={"PYTHONPATH": ":".join(sys.path)})
+            figure.values.append(float(sniffer.stdout.readline()))
+            sniffer.wait(30)
+    return figure
