@@ -410,7 +410,10 @@ def test_memory_is_bounded() -> None:
         records["flags"] = 0
         records["ip_version"] = 4  # else every other packet would be a connection of its own
         records["seq"] = np.arange(len(records), dtype=np.uint32) * 4_000
-        feed(table, records)
+        at = 0
+        while at < len(records):
+            at += table.process(records[at:])
+            table.take_ended()  # kept, they would be more than what is measured
         del records
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; the records take 13,000 each
     assert len(table.rows_view()) <= 16
