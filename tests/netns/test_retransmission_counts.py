@@ -65,13 +65,13 @@ class Sums:
 def trace(path: Routed, way: str, capsys: pytest.CaptureFixture[str], bulk_bytes: int = BULK_BYTES) -> Sums:
     """Each connection's numbers are the kernel's; the sums of all of them are returned and printed."""
     with Sockets() as sockets, Watch(path.near, "--probes", way) as watch:
+        before = mib.read(path.near)
         pairs = [sockets.pair(path.near, path.far, FAR, 7000 + number) for number in range(CONNECTIONS)]
         for number, pair in enumerate(pairs):
             pair.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONTROLS[number % len(CONTROLS)])
-        before = mib.read(path.near)
         send_bulk(pairs, bulk_bytes // CONNECTIONS)
-        settle((watch,), lambda: mark(sockets, path.near, FAR))
         counters = mib.since(before, path.near)
+        settle((watch,), lambda: mark(sockets, path.near, FAR))
         lines = [watch.latest[pair.ports] for pair in pairs]
         for pair, line in zip(pairs, lines, strict=True):
             judge = socket_of(path.near, *pair.ports)
@@ -89,9 +89,11 @@ def trace(path: Routed, way: str, capsys: pytest.CaptureFixture[str], bulk_bytes
         print(f" [wire {sums.wire}, kernel {sums.kernel}, by cause {sums.causes}, its counters {counters}]", end="")
     assert sums.wire == pytest.approx(sums.kernel, rel=0.02)
     assert sums.kernel >= 50
-    assert sums.causes["unseen"] == sums.causes["syn"] == sums.causes["syn_ack"] == sums.causes["other"] == 0
+    assert sums.causes["unseen"] == sums.causes["syn_ack"] == sums.causes["other"] == 0
     assert sums.causes["fast"] == counters["fast"]
-    assert sums.causes["rto"] == counters["rto"]
+    # A link that loses at random may lose a SYN, whose timer counts as one too.
+    assert sums.causes["syn"] == counters["syn"]
+    assert sums.causes["rto"] + sums.causes["syn"] == counters["rto"]
     # A probe may be of data that were not sent before.
     assert sums.causes["tlp"] <= counters["tlp"]
     return sums
