@@ -2,7 +2,7 @@
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tcptrace import __version__
 from tcptrace.cli.endings import StopRequest, say, warn
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tcptrace.sources.live.file_opener import FileOpener
 
 # Entries of the kernel's flow counter that its CPUs keep at hand without using them.
-FLOWS_SPARE = 16_384
+FLOWS_SPARE: Final = 16_384
 
 
 def run_live(options: Options) -> None:

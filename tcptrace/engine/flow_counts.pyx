@@ -1,16 +1,19 @@
 """Counts that lost records cannot touch, and what a gap of ours forbids to say.
 
-Each record says how far the kernel's counts of its direction have come (struct flow_direction), and how many records the
-other direction has had.  What they have risen by more than by the record itself was not seen: it counts, and until the
-next record nothing is told from what seems to be missing.
+Each record says how far the kernel's counts of its direction have come (struct flow_direction), and how many records
+the other direction has had.  What they have risen by more than by the record itself was not seen: it counts, and until
+both ends are in step again nothing is told from what seems to be missing.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from tcptrace.engine.rows cimport connection, direction_row, endpoint, row_of
 from tcptrace.engine.segments cimport drop_holes_before, segment_pool
 from tcptrace.engine.sequence cimport before
-from tcptrace.records cimport FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, FLOW_RECORD, NOTE_BEHIND, flow_direction, packet_record
+from tcptrace.records cimport (
+    FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, FLOW_RECORD, FLOW_TIME, NOTE_BEHIND, flow_direction, flow_key, packet_record,
+)
 
 
 cdef void begin_counts_here(connection *c) noexcept nogil:
@@ -23,7 +26,6 @@ cdef growth take_counts(connection *c, int x, const packet_record *p, int64_t lo
 
     lost_ns: up to when records were lost.  What end x has had later is complete.
     """
-    cdef endpoint *end = &c.ends[x]
     cdef growth by = growth(packets=p.segments, bytes=p.frame_bytes, payload_bytes=p.payload_bytes)
     if p.flow_count and (p.flow_since == c.flow_since or count_other(c, p.flow_since, lost_ns > 0)):
         by = take_difference(c, x, p, lost_ns)
@@ -41,26 +43,37 @@ cdef growth take_difference(connection *c, int x, const packet_record *p, int64_
     ahead = p.flow_count - end.flow_count
     if ahead > 0:
         by = rise(end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
-        end.unseen_records += (ahead >> 32) - 1
+        if lost_ns == 0 or end.last_ns > lost_ns:
+            end.early_records += (ahead >> 32) - 1
+        else:
+            end.unseen_records += (ahead >> 32) - 1
+            c.row.records_lost += (ahead >> 32) - 1
+            end.missed = end.missed or ahead >> 32 > 1
         if lost_ns > 0:
-            note_gap(c, x, p, (ahead >> 32) - 1, lost_ns)
-    elif end.unseen_records > 0:  # counted with a later one, from another CPU, that came before it
+            note_gap(c, x, p, lost_ns)
+    elif end.early_records > 0 or end.unseen_records > 0:  # counted with a later one, that came before it
         by = rise(end, end.flow_count, p.flow_bytes, p.flow_payload_bytes)
-        end.unseen_records -= 1
-        if c.row.records_lost > 0:
-            c.row.records_lost -= 1
+        take_straggler(c, end)
     return by
 
 
+cdef inline void take_straggler(connection *c, endpoint *end) noexcept nogil:
+    if end.early_records > 0:
+        end.early_records -= 1
+    else:
+        end.unseen_records -= 1
+        c.row.records_lost -= 1
+
+
 cdef bint count_other(connection *c, uint32_t since, bint lossy) noexcept nogil:
-    """The kernel had forgotten the flow, or takes it for a new one, whose SYN was lost; False if `since` is the older one."""
+    """The kernel had forgotten the flow, or takes it for a new one, its SYN lost; False if `since` is the older one."""
     cdef int x
     if <int32_t>(since - c.flow_since) < 0:
         return False
     c.flow_since = since
     for x in range(2):
         c.ends[x].flow_count = c.ends[x].flow_bytes = c.ends[x].flow_payload_bytes = 0
-        c.ends[x].unseen_records = 0
+        c.ends[x].unseen_records = c.ends[x].early_records = 0
         c.ends[x].counts_begin_here = False
         c.ends[x].missed = c.ends[x].duplicates_unsure = lossy
     return True
@@ -93,14 +106,13 @@ cdef inline void add(direction_row *d, const growth *by) noexcept nogil:
     d.payload_bytes += by.payload_bytes
 
 
-cdef inline void note_gap(connection *c, int x, const packet_record *p, int64_t missing, int64_t lost_ns) noexcept nogil:
-    """Records of either end were lost before this one, `missing` of x: what waits for an answer is not measured."""
+cdef inline void note_gap(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil:
+    """Maybe records of either end were lost before this one: then what waits for an answer is not measured."""
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
     cdef int32_t missing_of_peer = p.reverse_records - <uint32_t>(peer.flow_count >> 32)
-    if missing > 0 and end.last_ns <= lost_ns:
-        c.row.records_lost += missing
-        end.missed = end.duplicates_unsure = True
+    if end.missed:
+        end.duplicates_unsure = True
     if missing_of_peer > 0 and peer.last_ns <= lost_ns:
         peer.missed = peer.duplicates_unsure = True
     if end.missed or peer.missed:
@@ -140,6 +152,20 @@ cdef void settle(connection *c, int x, const packet_record *p) noexcept nogil:
             c.has_gap = end.unsure = peer.unsure = False
             end.contiguous = end.next_seq
             peer.contiguous = peer.next_seq
+
+
+cdef packet_record packet_of_flow(const flow_key *key, uint64_t since_ns) noexcept nogil:
+    """As if the end with the lower port had sent a packet when the flow began."""
+    cdef packet_record p
+    memset(&p, 0, sizeof(p))
+    p.time_ns = since_ns
+    p.flow_since = FLOW_TIME(since_ns)
+    memcpy(p.src_addr, key.lower_addr, 16)
+    memcpy(p.dst_addr, key.higher_addr, 16)
+    p.src_port = key.lower_port
+    p.dst_port = key.higher_port
+    p.ip_version = key.ip_version
+    return p
 
 
 cdef growth catch_up(connection *c, int x, const flow_direction *counted) noexcept nogil:

@@ -172,7 +172,8 @@ cdef struct endpoint:
     uint64_t flow_count
     uint64_t flow_bytes
     uint64_t flow_payload_bytes
-    int64_t unseen_records  # of those that flow_count says there are
+    int64_t unseen_records  # of those that flow_count says there are: lost, as far as is known
+    int64_t early_records   # others of them, which are on the way from another CPU
     uint32_t unsure_until   # below this not all was seen; valid with unsure
     uint8_t unsure
     uint8_t last_unsure     # what its last segment was cannot be told

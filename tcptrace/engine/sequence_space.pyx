@@ -145,7 +145,8 @@ cdef uint32_t late_segment(
     if not can_tell(c, end, p):
         return 0
     if (
-        not peer.missed and not peer.duplicates_unsure and peer.duplicate_acks >= FAST_RETRANSMISSION_ACKS and peer.last_ack == p.seq
+        not peer.missed and not peer.duplicates_unsure
+        and peer.duplicate_acks >= FAST_RETRANSMISSION_ACKS and peer.last_ack == p.seq
         and p.time_ns - <uint64_t>peer.last_ns < <uint64_t>FAST_RETRANSMISSION_NS
     ):
         return RETRANSMISSION | FAST_RETRANSMISSION

@@ -14,7 +14,9 @@ from tcptrace.engine.analysis cimport analyse
 from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
 from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, forget_rate, note_packet, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
-from tcptrace.engine.flow_counts cimport begin_counts_here, catch_up, count_other, growth, settle, take_counts
+from tcptrace.engine.flow_counts cimport (
+    begin_counts_here, catch_up, count_other, growth, packet_of_flow, settle, take_counts,
+)
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
 from tcptrace.engine.outcome cimport complete_row
@@ -633,20 +635,6 @@ def _strided(dtype, itemsize):
         "offsets": [dtype.fields[name][1] for name in names],
         "itemsize": itemsize,
     })
-
-
-cdef inline packet_record packet_of_flow(const flow_key *key, uint64_t since_ns) noexcept nogil:
-    """As if the end with the lower port had sent a packet when the flow began."""
-    cdef packet_record p
-    memset(&p, 0, sizeof(p))
-    p.time_ns = since_ns
-    p.flow_since = FLOW_TIME(since_ns)
-    memcpy(p.src_addr, key.lower_addr, 16)
-    memcpy(p.dst_addr, key.higher_addr, 16)
-    p.src_port = key.lower_port
-    p.dst_port = key.higher_port
-    p.ip_version = key.ip_version
-    return p
 
 
 cdef inline bint is_over(uint8_t state) noexcept nogil:

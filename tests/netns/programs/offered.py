@@ -135,13 +135,9 @@ class Offering:
     ) -> None:
         self.programs.cleanup()
 
-    def direct(self, program_fd: int | None) -> None:
-        """Which program sees the packets; None: none does."""
-        table = self.programs[b"next"]
-        if program_fd is None:
-            del table[ctypes.c_int(0)]
-        else:
-            table[ctypes.c_int(0)] = ctypes.c_int(program_fd)
+    def direct(self, program_fd: int) -> None:
+        """Which program sees the packets from now on."""
+        self.programs[b"next"][ctypes.c_int(0)] = ctypes.c_int(program_fd)
 
     def offer(self, count: int) -> int:
         """The next `count` packets, as fast as that goes; ns a packet, as the kernel measures it."""
