@@ -154,8 +154,18 @@ cdef struct endpoint:
     uint8_t probing         # its last byte went into a shut window and is not in next_seq
     uint8_t copied          # the segment at hand is the last one, captured twice
     uint8_t timestamps      # first_ts and last_ts are valid
+    uint8_t unsure
+    uint8_t last_unsure     # what its last segment was cannot be told
+    uint8_t duplicates_unsure  # duplicate_acks may be more
+    uint8_t behind          # its last segment was one that others had overtaken, or was sent again
+    uint8_t missed          # records of it were lost since its last one
+    uint8_t counts_begin_here  # what was counted before its first record is not of this row
     uint32_t last_ts
     int64_t last_ts_ns
+    # What the kernel has counted, as far as records have said (engine.flow_counts).
+    uint64_t flow_count
+    uint64_t flow_bytes
+    uint64_t flow_payload_bytes
     histogram rtts
     double rtt_squares      # sum of squared distances from the mean (Welford), us^2
     uint32_t initial_seq    # of its SYN; valid with syn_seen
@@ -168,19 +178,9 @@ cdef struct endpoint:
     int64_t previous_packets  # at the last interval
     int64_t previous_bytes
     int64_t percentiles_of  # rtt_count when the percentiles were last worked out
-    # What the kernel has counted, as far as records have said (engine.flow_counts).
-    uint64_t flow_count
-    uint64_t flow_bytes
-    uint64_t flow_payload_bytes
     int64_t unseen_records  # of those that flow_count says there are: lost, as far as is known
     int64_t early_records   # others of them, which are on the way from another CPU
     uint32_t unsure_until   # below this not all was seen; valid with unsure
-    uint8_t unsure
-    uint8_t last_unsure     # what its last segment was cannot be told
-    uint8_t duplicates_unsure  # duplicate_acks may be more
-    uint8_t behind          # its last segment was one that others had overtaken, or was sent again
-    uint8_t missed          # records of it were lost since its last one
-    uint8_t counts_begin_here  # what was counted before its first record is not of this row
 
 cdef struct connection:
     connection_row row
