@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What every connection has had so far, whether or not its records reach the reader: a lost record costs detail, never a
- * count.  Compiled into packet.c.  Set by the loader: FLOWS_MAX.
+ * What records do not tell: packets whose record did not reach the ring are counted with their connection, so that a lost
+ * record costs detail, never a count.  Records written after a loss, and long enough to be sure that the counts have been
+ * read, say what was lost of their connection before.  While nothing is lost, nothing is looked up.
+ * Compiled into packet.c.  Set by the loader: FLOWS_MAX, and TELL_NS, for how long after a loss.
  */
 
 /* To bcc just bytes: for each field of a struct it would generate code to print it. */
@@ -13,6 +15,26 @@ struct flow_count_bytes {
 };
 
 BPF_TABLE("lru_hash", struct flow_key_bytes, struct flow_count_bytes, flows, FLOWS_MAX);
+/* Until when records say what was lost, on all CPUs. */
+BPF_ARRAY(told_until_ns, __u64, 1);
+
+static __always_inline int is_told_of_losses(__u64 now)
+{
+	int zero = 0;
+	__u64 *until = told_until_ns.lookup(&zero);
+
+	return until && now < *until;
+}
+
+/* Something is lost at `now`: this is written seldom, as all CPUs read it for each packet. */
+static __always_inline void tell_of_losses(__u64 now)
+{
+	int zero = 0;
+	__u64 *until = told_until_ns.lookup(&zero);
+
+	if (until && *until < now + TELL_NS / 2)
+		*until = now + TELL_NS;
+}
 
 /* 1 if the higher of the two ends sends: both directions of a connection have one key. */
 static __always_inline int from_higher_end(const struct packet_record *r)
@@ -43,22 +65,35 @@ static __always_inline void write_flow_key(struct flow_key *key, const struct pa
 	key->ip_version = r->ip_version;
 }
 
-/* From nothing on; NULL if the kernel has no room.  If it is there meanwhile, by another CPU, it stays unless it is old. */
-static __always_inline struct flow_count *begin_flow(struct flow_key *key, __u64 now, int is_old)
+/* From nothing on; NULL if the kernel has no room.  If it is there meanwhile, by another CPU, it stays unless it is `old`. */
+static __always_inline struct flow_count *begin_flow(struct flow_key *key, __u64 now, const struct flow_count *old)
 {
 	struct flow_count fresh = { .since_ns = now };
 
-	if (is_old)
+	if (old) {
+		/* The two can be told apart. */
+		if (FLOW_TIME(fresh.since_ns) <= FLOW_TIME(old->since_ns))
+			fresh.since_ns = old->since_ns + FLOW_TIME_UNIT_NS;
 		flows.update((struct flow_key_bytes *)key, (struct flow_count_bytes *)&fresh);
-	else
+	} else {
 		flows.insert((struct flow_key_bytes *)key, (struct flow_count_bytes *)&fresh);
+	}
 	return (struct flow_count *)flows.lookup((struct flow_key_bytes *)key);
 }
 
-/* The same addresses and ports used again: a SYN whose number is not the one that this direction began with. */
-static __always_inline int starts_anew(const struct flow_direction *d, const struct packet_record *r)
+/*
+ * The same addresses and ports used again: a SYN whose number is not the one that this direction began with.  Of one that
+ * has not passed yet that is so if more than the answer to such a SYN has come from the other.
+ */
+static __always_inline int starts_anew(const struct flow_count *flow, int from_higher, const struct packet_record *r)
 {
-	return (r->flags & (FLAG_SYN | FLAG_ACK | FLAG_RST)) == FLAG_SYN && d->count && r->seq != d->base_seq;
+	const struct flow_direction *d = from_higher ? &flow->from_higher : &flow->from_lower;
+	const struct flow_direction *reverse = from_higher ? &flow->from_lower : &flow->from_higher;
+
+	/* What is lost is counted late: it may be older than what follows it. */
+	if ((r->flags & (FLAG_SYN | FLAG_ACK | FLAG_RST)) != FLAG_SYN || r->time_ns <= flow->since_ns)
+		return 0;
+	return d->passed ? r->seq != d->base_seq : reverse->next_seq - reverse->base_seq != 1;
 }
 
 /* Where the numbers of this direction are by now; NOTE_BEHIND if this segment's first one has been passed before. */
@@ -67,7 +102,9 @@ static __always_inline int take_sequence(struct flow_direction *d, const struct 
 	__u32 length = r->payload_bytes + !!(r->flags & FLAG_SYN) + !!(r->flags & FLAG_FIN);
 	__s32 ahead = r->seq - d->next_seq;
 
-	if (!d->count || (r->flags & FLAG_SYN && r->seq != d->base_seq)) {
+	if (r->flags & FLAG_RST && d->passed)
+		return 0;
+	if (!d->passed || (r->flags & FLAG_SYN && r->seq != d->base_seq)) {
 		d->base_seq = r->flags & FLAG_SYN ? r->seq : r->seq - 1;
 		d->next_seq = r->seq + length;
 		return 0;
@@ -77,34 +114,78 @@ static __always_inline int take_sequence(struct flow_direction *d, const struct 
 	return ahead < 0 ? NOTE_BEHIND : 0;
 }
 
-/* Count the packet at hand, and write into its record how far the counts have come. */
-static __always_inline void count_flow(struct packet_record *r)
+/* What is counted of the packet's connection, or NULL; with `begin` counting begins if there is none. */
+static __always_inline struct flow_count *find_flow(const struct packet_record *r, int from_higher, int begin)
 {
-	int x = from_higher_end(r);
-	struct flow_key key;
 	struct flow_count *flow;
-	struct flow_direction *d;
+	struct flow_key key;
 
-	write_flow_key(&key, r, x);
+	write_flow_key(&key, r, from_higher);
 	flow = (struct flow_count *)flows.lookup((struct flow_key_bytes *)&key);
-	if (!flow || starts_anew(x ? &flow->from_higher : &flow->from_lower, r))
-		flow = begin_flow(&key, r->time_ns, flow != NULL);
-	if (!flow) {
-		r->flow_count = r->flow_since = 0;
-		return;
-	}
-	d = x ? &flow->from_higher : &flow->from_lower;
-	if (!(r->flags & FLAG_RST) || !d->count)
-		r->note |= take_sequence(d, r);
+	if (flow)
+		return starts_anew(flow, from_higher, r) ? begin_flow(&key, r->time_ns, flow) : flow;
+	return begin ? begin_flow(&key, r->time_ns, NULL) : NULL;
+}
+
+static __always_inline void add_lost(struct flow_direction *d, const struct packet_record *r)
+{
 	__sync_fetch_and_add(&d->count, FLOW_RECORD | r->segments);
 	__sync_fetch_and_add(&d->bytes, r->frame_bytes);
 	if (r->payload_bytes)
 		__sync_fetch_and_add(&d->payload_bytes, r->payload_bytes);
-	/* Other CPUs may have added more by now: whoever reads takes the highest of what the records say. */
+}
+
+/* This record is lost; 0 if it cannot be counted. */
+static __always_inline int count_lost(const struct packet_record *r)
+{
+	int from_higher = from_higher_end(r);
+	struct flow_count *flow = find_flow(r, from_higher, 1);
+	struct flow_direction *d;
+
+	if (!flow)
+		return 0;
+	d = from_higher ? &flow->from_higher : &flow->from_lower;
+	take_sequence(d, r);
+	d->passed++;
+	add_lost(d, r);
+	return 1;
+}
+
+static __always_inline void write_counts(struct packet_record *r, const struct flow_count *flow, int from_higher)
+{
+	const struct flow_direction *d = from_higher ? &flow->from_higher : &flow->from_lower;
+	const struct flow_direction *reverse = from_higher ? &flow->from_lower : &flow->from_higher;
+
+	/* Other CPUs may be adding: whoever reads takes the highest of what the records say. */
 	r->flow_count = *(volatile __u64 *)&d->count;
 	r->flow_bytes = *(volatile __u64 *)&d->bytes;
 	r->flow_payload_bytes = *(volatile __u64 *)&d->payload_bytes;
-	d = x ? &flow->from_lower : &flow->from_higher;
-	r->reverse_records = *(volatile __u64 *)&d->count / FLOW_RECORD;
+	r->reverse_records = *(volatile __u64 *)&reverse->count / FLOW_RECORD;
 	r->flow_since = FLOW_TIME(flow->since_ns);
+}
+
+/* After a loss: the record says what was lost before, or is counted in its turn instead of being written; 1 if it is written. */
+static __always_inline int follow_flow(struct packet_record *r, struct thinning *thinning)
+{
+	int from_higher = from_higher_end(r), is_thinned = is_thinning(thinning, r->time_ns);
+	struct flow_count *flow = find_flow(r, from_higher, is_thinned);
+	struct flow_direction *d;
+	__u32 number;
+
+	r->note |= NOTE_COUNTED;
+	if (!flow) {
+		r->flow_count = r->flow_bytes = r->flow_payload_bytes = 0;
+		r->reverse_records = r->flow_since = 0;
+		return 1;
+	}
+	d = from_higher ? &flow->from_higher : &flow->from_lower;
+	r->note |= take_sequence(d, r);
+	number = d->passed++;
+	if (is_thinned && !is_worth_its_record(thinning, r, number)) {
+		add_lost(d, r);
+		tell_of_losses(r->time_ns);
+		return 0;
+	}
+	write_counts(r, flow, from_higher);
+	return 1;
 }

@@ -2,7 +2,7 @@
 /*
  * Packets of one interface: TC ingress and egress, or XDP for ingress.
  *
- * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> count_flow -> this CPU's batch -> ring
+ * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> is_recorded -> this CPU's batch -> ring
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
  * XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
@@ -137,13 +137,43 @@ static __always_inline void count_verdict(struct cpu_state *cpu, int verdict)
 		COUNT(cpu, verdict);
 }
 
+/* The n-th of the records that were handed over last. */
+static __always_inline const struct packet_record *handed_over(const struct cpu_state *cpu, __u32 n)
+{
+#ifdef APPEND_FRAMES
+	return &cpu->framed.slot.record;
+#else
+	return &cpu->batch.slots[n & (BATCH_SLOTS - 1)].record;
+#endif
+}
+
+/* They did not reach the ring.  Whoever reads records of other CPUs that were written before this does not know. */
+static __always_inline void count_lost_ones(struct cpu_state *cpu, __u32 count)
+{
+	__u32 n;
+
+#pragma clang loop unroll(disable)
+	for (n = 0; n < BATCH_SLOTS; n++) {
+		HIDE(n); /* else the compiler counts in bytes, and the verifier loses the bound */
+		if (n >= count)
+			break;
+		if (!count_lost(handed_over(cpu, n)))
+			COUNT(cpu, COUNT_UNCOUNTED);
+	}
+	cpu->batch.header.counters[COUNT_RECORDS_LOST] += count;
+}
+
 static __always_inline void emptied(struct cpu_state *cpu, __u32 count, int error)
 {
-	if (error) {
-		cpu->batch.header.counters[COUNT_RECORDS_LOST] += count;
-		cpu->batch.header.resting = 0; /* whoever reads has not been told */
+	if (error && count) {
+		count_lost_ones(cpu, count);
+		tell_of_losses(cpu->batch.header.time_ns);
+#ifndef SNAPLEN /* who asks for frames wants as many as there is room for */
 		thin_out(&cpu->thinning, cpu->batch.header.time_ns);
+#endif
 	}
+	if (error)
+		cpu->batch.header.resting = 0; /* whoever reads has not been told */
 	cpu->batch.header.count = 0;
 }
 
@@ -163,17 +193,15 @@ static __always_inline void take_frame(const struct frame *f, struct slot *slot,
 }
 #endif
 
-/* The packet at hand is counted with its flow; 1 if it is to be recorded too. */
+/* 0 if the packet at hand is only counted.  After a loss its record says what was lost; a SYN may begin a connection anew. */
 static __always_inline int is_recorded(struct cpu_state *cpu, struct packet_record *r)
 {
-	count_flow(r);
-#ifndef SNAPLEN /* who asks for frames wants as many as there is room for */
-	if (!is_worth_its_record(&cpu->thinning, r)) {
-		COUNT(cpu, COUNT_THINNED);
-		return 0;
-	}
-#endif
-	return 1;
+	if (!is_told_of_losses(r->time_ns) && (r->flags & (FLAG_SYN | FLAG_ACK)) != FLAG_SYN)
+		return 1;
+	if (follow_flow(r, &cpu->thinning))
+		return 1;
+	COUNT(cpu, COUNT_THINNED);
+	return 0;
 }
 
 /* The record at hand is complete: keep it, and hand over the batch if it is now full. */

@@ -25,7 +25,7 @@ struct thinning {
 static __always_inline void thin_out(struct thinning *t, __u64 now)
 {
 	/* What is lost in one go is one reason, however many batches it fills. */
-	if (t->shift == 0)
+	if (t->shift == 0 || now > t->until_ns + THIN_NS)
 		t->shift = THIN_FIRST_SHIFT;
 	else if (now - (t->until_ns - THIN_NS) > THIN_NS / 8 && t->shift < THIN_MAX_SHIFT)
 		t->shift += THIN_STEP;
@@ -34,15 +34,22 @@ static __always_inline void thin_out(struct thinning *t, __u64 now)
 	t->until_ns = now + THIN_NS;
 }
 
-static __always_inline int is_worth_its_record(struct thinning *t, const struct packet_record *r)
+/* Not all packets are recorded at `now`. */
+static __always_inline int is_thinning(struct thinning *t, __u64 now)
 {
-	if (t->shift && r->time_ns > t->until_ns) {
+	if (t->shift && now > t->until_ns) {
 		t->shift -= t->shift > THIN_FIRST_SHIFT ? THIN_STEP : t->shift;
-		t->until_ns = r->time_ns + THIN_NS;
+		t->until_ns = now + THIN_NS;
 	}
-	if (!t->shift || r->flags & (FLAG_SYN | FLAG_FIN | FLAG_RST) || r->note & (NOTE_SENT_BEFORE | NOTE_BEHIND))
+	return t->shift != 0;
+}
+
+/* While thinning, of the `number`th packet of a direction. */
+static __always_inline int is_worth_its_record(const struct thinning *t, const struct packet_record *r, __u32 number)
+{
+	if (r->flags & (FLAG_SYN | FLAG_FIN | FLAG_RST) || r->note & (NOTE_SENT_BEFORE | NOTE_BEHIND))
 		return 1;
-	return ((r->flow_count / FLOW_RECORD) & ((1ull << t->shift) - 1)) == 0;
+	return (number & ((1ull << t->shift) - 1)) == 0;
 }
 
 #endif

@@ -47,12 +47,12 @@ class Source(Protocol):
         """What the kernel holds now of these sockets (records.SOCKET_KEY), as far as there are such."""
         ...
 
-    def lost_ns(self) -> int:
-        """Up to when records were lost on the way (the others' counts of their flows tell which); 0: none were."""
+    def unsure_ns(self) -> int | None:
+        """Since when records that do not tell (records.NOTE_COUNTED) may have lost ones before them; None: none have."""
         ...
 
     def take_flow_counts(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int] | None:
-        """What had been counted of each flow (records.FLOW_KEY, FLOW_COUNT) at a time that all records have been handed
+        """What had been lost of each flow (records.FLOW_KEY, FLOW_COUNT) at a time that all records have been handed
         on up to; None while there is no news of lost records.
         """
         ...
@@ -82,7 +82,7 @@ class Engine(Protocol):
     """The analysis: engine.table.Table."""
 
     def process(self, records: npt.NDArray[Any], findings: npt.NDArray[Any] | None = None) -> int: ...
-    def expect_gaps(self, until_ns: int) -> None: ...
+    def expect_gaps(self, since_ns: int | None) -> None: ...
     def process_flows(self, keys: npt.NDArray[Any], counts: npt.NDArray[Any], now_ns: int) -> int: ...
     def process_sockets(self, records: npt.NDArray[Any], ids: npt.NDArray[Any] | None = None) -> int: ...
     def stale_sockets(self, limit: int) -> npt.NDArray[Any]: ...
@@ -176,6 +176,7 @@ class Pipeline:
         """What the source has now; an interval ends by the clock."""
         self._take_all(self.source.read(READ_TIMEOUT_S))
         self._take_sockets(self.source.read_sockets())
+        self._take_flow_counts()
         now_ns = self.source.now_ns()
         # The first packets are shown at once, not after a first interval.
         if now_ns >= self._due_ns or (self._packets and not self._shown):
@@ -218,7 +219,7 @@ class Pipeline:
         part = self._within_limits(records[start:stop])
         if not len(part):
             return
-        self.engine.expect_gaps(self.source.lost_ns())
+        self.engine.expect_gaps(self.source.unsure_ns())
         self._packets += int(part["segments"].sum(dtype=np.int64))
         self._last_ns = int(part["time_ns"][-1])
         findings = np.empty(len(part), FINDING) if self._packet_sinks else None
@@ -287,7 +288,6 @@ class Pipeline:
 
     def _end_interval(self, now_ns: int) -> None:
         """All records before now_ns have been taken."""
-        self._take_flow_counts()
         self._expire(now_ns)
         self._ask_sockets()
         view = self._view(now_ns)

@@ -32,6 +32,7 @@ cdef extern from "records.h" nogil:
     enum: NOTE_FIRST_SEND
     enum: NOTE_SENT_BEFORE
     enum: NOTE_BEHIND
+    enum: NOTE_COUNTED
     enum: NOTE_TAG_ASIDE
     enum: NOTE_TAG_8021AD
 
@@ -82,6 +83,8 @@ cdef extern from "records.h" nogil:
         uint64_t count
         uint64_t bytes
         uint64_t payload_bytes
+        uint32_t next_seq
+        uint32_t passed
 
     struct flow_count:
         flow_direction from_lower

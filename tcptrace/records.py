@@ -64,7 +64,7 @@ FLOW_KEY: Final = np.dtype(
         ("ip_version", "u4"),
     ]
 )
-"""struct flow_key: a connection whose packets the kernel counts."""
+"""struct flow_key: a connection some of whose records do not reach the reader."""
 
 FLOW_DIRECTION: Final = np.dtype(
     [
@@ -73,12 +73,14 @@ FLOW_DIRECTION: Final = np.dtype(
         ("payload_bytes", "u8"),
         ("next_seq", "u4"),
         ("base_seq", "u4"),
+        ("passed", "u4"),
+        ("unused", "u4"),
     ]
 )
-"""struct flow_direction: what one end has sent; `count` is records << 32 | wire packets."""
+"""struct flow_direction: what one end has sent, and the reader does not get; `count` is records << 32 | wire packets."""
 
 FLOW_COUNT: Final = np.dtype([("from_lower", FLOW_DIRECTION), ("from_higher", FLOW_DIRECTION), ("since_ns", "u8")])
-"""struct flow_count: what the kernel has counted of a connection, whether or not it was told of."""
+"""struct flow_count: what the kernel has counted of a connection without recording it."""
 
 CAUSES: Final = ("rto", "fast", "tlp", "syn", "syn_ack", "other")
 """Names of enum cause, in its order: why the kernel sent something again."""
@@ -207,6 +209,7 @@ NOTE_TAG_ASIDE: Final = 0x08
 NOTE_TAG_8021AD: Final = 0x10
 NOTE_SENT_BEFORE: Final = 0x20
 NOTE_BEHIND: Final = 0x40
+NOTE_COUNTED: Final = 0x80
 
 FRAME_MAX_BYTES: Final = 65_328
 """Bytes of one frame that a live trace can hand over: what fits into a perf sample."""
@@ -229,6 +232,7 @@ COUNTERS: Final = (
     "records_lost",
     "nested",
     "thinned",
+    "uncounted",
 )
 """Names of enum counter, in its order."""
 

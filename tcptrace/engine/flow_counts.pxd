@@ -1,4 +1,4 @@
-# What the kernel counted of each direction, whether or not its records got here.
+# What the kernel counted of each direction that records do not tell.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from tcptrace.engine.rows cimport connection, endpoint
@@ -11,10 +11,11 @@ cdef struct growth:
     int64_t bytes
     int64_t payload_bytes
 
-cdef void begin_counts_here(connection *c) noexcept nogil
-cdef growth take_counts(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil
-cdef bint count_other(connection *c, uint32_t since, bint lossy) noexcept nogil
+cdef void begin_counts_here(connection *c, uint32_t since) noexcept nogil
+cdef growth take_counts(connection *c, int x, const packet_record *p, bint is_unsure, uint32_t forgotten) noexcept nogil
+cdef bint is_its_count(connection *c, uint32_t since, uint32_t forgotten) noexcept nogil
+cdef bint is_behind(const endpoint *end, const packet_record *p) noexcept nogil
 cdef packet_record packet_of_flow(const flow_key *key, uint64_t since_ns) noexcept nogil
 cdef growth catch_up(connection *c, int x, const flow_direction *counted) noexcept nogil
-cdef void settle(connection *c, int x, const packet_record *p) noexcept nogil
+cdef void settle(connection *c, int x, const packet_record *p, bint was_behind) noexcept nogil
 cdef void resume(segment_pool *pool, endpoint *end, const packet_record *p) noexcept nogil

@@ -1,8 +1,8 @@
 """Counts that lost records cannot touch, and what a gap of ours forbids to say.
 
-Each record says how far the kernel's counts of its direction have come (struct flow_direction), and how many records
-the other direction has had.  What they have risen by more than by the record itself was not seen: it counts, and until
-both ends are in step again nothing is told from what seems to be missing.
+What was lost of a connection the kernel has counted (struct flow_count), and each record written after a loss says how
+far those counts have come, for both directions.  What they have risen by counts, and until both ends are in step again
+nothing is told from what seems to be missing.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -12,89 +12,93 @@ from tcptrace.engine.rows cimport connection, direction_row, endpoint, row_of
 from tcptrace.engine.segments cimport drop_holes_before, segment_pool
 from tcptrace.engine.sequence cimport before
 from tcptrace.records cimport (
-    FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, FLOW_RECORD, FLOW_TIME, NOTE_BEHIND, flow_direction, flow_key, packet_record,
+    FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, FLOW_TIME, NOTE_BEHIND, NOTE_COUNTED, flow_direction, flow_key, packet_record,
 )
 
+# A record may be counted as lost after one that was written later on another CPU: by a tick, and some.
+cdef uint32_t BATCH_TIME = FLOW_TIME(100_000_000)
 
-cdef void begin_counts_here(connection *c) noexcept nogil:
-    """For a new row, whose memory is zero: another one that has left the table may have had what was counted before."""
+
+cdef void begin_counts_here(connection *c, uint32_t since) noexcept nogil:
+    """What was counted since then, but before this new row, was another connection's."""
+    c.flow_known = True
+    c.flow_since = since
     c.ends[0].counts_begin_here = c.ends[1].counts_begin_here = True
 
 
-cdef growth take_counts(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil:
-    """Add the packet, and what was counted before it without having been seen, to the row of what end x sends.
+cdef growth take_counts(connection *c, int x, const packet_record *p, bint is_unsure, uint32_t forgotten) noexcept nogil:
+    """Add the packet, and what was lost before it, to the row of what end x sends.
 
-    lost_ns: up to when records were lost.  What end x has had later is complete.
+    is_unsure: the record does not tell, and some may have been lost.  forgotten: until when others that have left the
+    table may have had what was counted.
     """
     cdef growth by = growth(packets=p.segments, bytes=p.frame_bytes, payload_bytes=p.payload_bytes)
-    if p.flow_count and (p.flow_since == c.flow_since or count_other(c, p.flow_since, lost_ns > 0)):
-        by = take_difference(c, x, p, lost_ns)
+    cdef growth lost
+    if is_unsure:
+        c.ends[0].missed = c.ends[1].missed = True
+        note_gap(c, x, p)
+    elif p.note & NOTE_COUNTED:
+        if (p.flow_count or p.reverse_records) and is_its_count(c, p.flow_since, forgotten):
+            lost = take_lost(c, x, p)
+            by = growth(
+                packets=by.packets + lost.packets,
+                bytes=by.bytes + lost.bytes,
+                payload_bytes=by.payload_bytes + lost.payload_bytes,
+            )
+        note_gap(c, x, p)
     add(row_of(c, x), &by)
     return by
 
 
-cdef growth take_difference(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil:
-    """From what is known of the counts to what the record says of them."""
+cdef growth take_lost(connection *c, int x, const packet_record *p) noexcept nogil:
+    """What was lost of end x since the counts were last told; of its peer, that something was."""
     cdef endpoint *end = &c.ends[x]
-    cdef growth by = growth(packets=p.segments, bytes=p.frame_bytes, payload_bytes=p.payload_bytes)
-    cdef int64_t ahead
+    cdef endpoint *peer = &c.ends[1 - x]
+    if <int32_t>(p.reverse_records - <uint32_t>(peer.flow_count >> 32)) > 0:
+        peer.missed = peer.duplicates_unsure = True
     if end.counts_begin_here:
-        count_from_here(end, p, lost_ns > 0)
-    ahead = p.flow_count - end.flow_count
-    if ahead > 0:
-        by = rise(end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
-        if lost_ns == 0 or end.last_ns > lost_ns:
-            end.early_records += (ahead >> 32) - 1
-        else:
-            end.unseen_records += (ahead >> 32) - 1
-            c.row.records_lost += (ahead >> 32) - 1
-            end.missed = end.missed or ahead >> 32 > 1
-        if lost_ns > 0:
-            note_gap(c, x, p, lost_ns)
-    elif end.early_records > 0 or end.unseen_records > 0:  # counted with a later one, that came before it
-        by = rise(end, end.flow_count, p.flow_bytes, p.flow_payload_bytes)
-        take_straggler(c, end)
-    return by
+        count_from_here(end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
+    return rise(c, end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
 
 
-cdef inline void take_straggler(connection *c, endpoint *end) noexcept nogil:
-    if end.early_records > 0:
-        end.early_records -= 1
-    else:
-        end.unseen_records -= 1
-        c.row.records_lost -= 1
-
-
-cdef bint count_other(connection *c, uint32_t since, bint lossy) noexcept nogil:
-    """The kernel had forgotten the flow, or takes it for a new one, its SYN lost; False if `since` is the older one."""
+cdef bint is_its_count(connection *c, uint32_t since, uint32_t forgotten) noexcept nogil:
+    """Whether counts that began at `since` are of this connection; if they are not those so far, they begin anew."""
     cdef int x
-    if <int32_t>(since - c.flow_since) < 0:
+    cdef bint is_older
+    if c.flow_known and since == c.flow_since:
+        return True
+    if c.flow_known and <int32_t>(since - c.flow_since) < 0:
         return False
+    # Another connection between the same ports may have had what was counted before this one began.
+    is_older = <int32_t>(since - forgotten) <= 0 and <int32_t>(since + BATCH_TIME - FLOW_TIME(c.row.start_ns)) < 0
+    c.flow_known = True
     c.flow_since = since
     for x in range(2):
         c.ends[x].flow_count = c.ends[x].flow_bytes = c.ends[x].flow_payload_bytes = 0
-        c.ends[x].unseen_records = c.ends[x].early_records = 0
-        c.ends[x].counts_begin_here = False
-        c.ends[x].missed = c.ends[x].duplicates_unsure = lossy
+        c.ends[x].counts_begin_here = is_older
     return True
 
 
-cdef inline void count_from_here(endpoint *end, const packet_record *p, bint lossy) noexcept nogil:
-    """With this packet its row begins."""
+cdef inline void count_from_here(endpoint *end, uint64_t count, uint64_t bytes, uint64_t payload_bytes) noexcept nogil:
+    """What was counted before is not of this row; but part of it may be."""
     end.counts_begin_here = False
-    end.flow_count = p.flow_count - (FLOW_RECORD + p.segments)
-    end.flow_bytes = p.flow_bytes - p.frame_bytes
-    end.flow_payload_bytes = p.flow_payload_bytes - p.payload_bytes
-    end.missed = end.duplicates_unsure = lossy and end.flow_count > 0
+    end.flow_count, end.flow_bytes, end.flow_payload_bytes = count, bytes, payload_bytes
+    end.missed = end.duplicates_unsure = end.missed or count > 0
 
 
-cdef inline growth rise(endpoint *end, uint64_t count, uint64_t bytes, uint64_t payload_bytes) noexcept nogil:
+cdef growth rise(
+    connection *c, endpoint *end, uint64_t count, uint64_t bytes, uint64_t payload_bytes
+) noexcept nogil:
     """From what is known to these counts, each of which another CPU may have had its share in already."""
-    cdef growth by
-    by.packets = <uint32_t>(count - end.flow_count)
+    cdef growth by = growth(packets=0, bytes=0, payload_bytes=0)
+    cdef int64_t ahead = count - end.flow_count
+    if ahead > 0:
+        by.packets = <uint32_t>(count - end.flow_count)
+        c.row.records_lost += ahead >> 32
+        end.flow_count = count
+        end.missed = True
     by.bytes = bytes - end.flow_bytes if bytes > end.flow_bytes else 0
     by.payload_bytes = payload_bytes - end.flow_payload_bytes if payload_bytes > end.flow_payload_bytes else 0
-    end.flow_count = count
     end.flow_bytes += by.bytes
     end.flow_payload_bytes += by.payload_bytes
     return by
@@ -106,18 +110,24 @@ cdef inline void add(direction_row *d, const growth *by) noexcept nogil:
     d.payload_bytes += by.payload_bytes
 
 
-cdef inline void note_gap(connection *c, int x, const packet_record *p, int64_t lost_ns) noexcept nogil:
+cdef bint is_behind(const endpoint *end, const packet_record *p) noexcept nogil:
+    """Its first number was passed before, as the kernel saw among what was lost, or as was seen here."""
+    if p.note & NOTE_BEHIND:
+        return True
+    if p.flags & FLAG_SYN and end.syn_seen and p.seq != end.initial_seq:
+        return False  # of another connection
+    return (end.seen or end.next_told) and before(p.seq, end.next_seq)
+
+
+cdef inline void note_gap(connection *c, int x, const packet_record *p) noexcept nogil:
     """Maybe records of either end were lost before this one: then what waits for an answer is not measured."""
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
-    cdef int32_t missing_of_peer = p.reverse_records - <uint32_t>(peer.flow_count >> 32)
     if end.missed:
         end.duplicates_unsure = True
-    if missing_of_peer > 0 and peer.last_ns <= lost_ns:
-        peer.missed = peer.duplicates_unsure = True
     if end.missed or peer.missed:
         mark_gap(c, p.time_ns)
-    if c.has_gap and p.note & NOTE_BEHIND and (p.payload_bytes or p.flags & (FLAG_SYN | FLAG_FIN)):
+    if c.has_gap and is_behind(end, p) and (p.payload_bytes or p.flags & (FLAG_SYN | FLAG_FIN)):
         end.resent_ns = p.time_ns + 1  # which of them is acknowledged is open (Karn's rule)
 
 
@@ -131,7 +141,7 @@ cdef inline void mark_gap(connection *c, int64_t now_ns) noexcept nogil:
     c.ends[1].resent_ns = max(c.ends[1].resent_ns, now_ns + 1)
 
 
-cdef void settle(connection *c, int x, const packet_record *p) noexcept nogil:
+cdef void settle(connection *c, int x, const packet_record *p, bint was_behind) noexcept nogil:
     """Segment p has been analysed: where its end has come to is known again, unless it says nothing of that.
 
     The gap is over with an acknowledgment of all that the other end has sent while all of this one's is acknowledged.
@@ -140,7 +150,7 @@ cdef void settle(connection *c, int x, const packet_record *p) noexcept nogil:
     cdef endpoint *peer = &c.ends[1 - x]
     if p.flags & FLAG_RST:
         return
-    end.behind = p.note & NOTE_BEHIND != 0
+    end.behind = was_behind
     if end.behind:
         return
     # One byte may be a zero-window probe, which does not count as sent, if the window may be shut.
@@ -171,25 +181,24 @@ cdef packet_record packet_of_flow(const flow_key *key, uint64_t since_ns) noexce
 cdef growth catch_up(connection *c, int x, const flow_direction *counted) noexcept nogil:
     """What the kernel has counted of end x, all records before it having been seen."""
     cdef endpoint *end = &c.ends[x]
-    cdef int64_t ahead = counted.count - end.flow_count
-    cdef growth by = growth(packets=0, bytes=0, payload_bytes=0)
-    if ahead < 0 or end.counts_begin_here:
-        return by
-    by = rise(end, counted.count, counted.bytes, counted.payload_bytes)
+    cdef uint64_t known = end.flow_count
+    cdef growth by
+    if end.counts_begin_here:
+        count_from_here(end, counted.count, counted.bytes, counted.payload_bytes)
+    by = rise(c, end, counted.count, counted.bytes, counted.payload_bytes)
+    if end.missed and counted.passed and (not end.seen or before(end.next_seq, counted.next_seq)):
+        end.next_seq = counted.next_seq  # what was sent by then is what came and what was lost
+        end.next_told = True
     add(row_of(c, x), &by)
-    if ahead == 0:
-        return by  # what was read of it the last time may have been between its count and its bytes
-    end.unseen_records += ahead >> 32
-    c.row.records_lost += ahead >> 32
-    end.missed = True
-    c.has_gap = True
-    c.row.changed = 1
+    if end.flow_count != known:
+        c.has_gap = True
+        c.row.changed = 1
     return by
 
 
 cdef void resume(segment_pool *pool, endpoint *end, const packet_record *p) noexcept nogil:
     """Go on at p after a gap of ours: what was jumped over was sent, and may or may not come again."""
-    if before(end.next_seq, p.seq) or not p.note & NOTE_BEHIND:
+    if before(end.next_seq, p.seq) or not is_behind(end, p):
         end.next_seq = p.seq
     if end.hole_count:
         drop_holes_before(pool, end, end.next_seq)

@@ -158,11 +158,12 @@ cdef struct endpoint:
     uint8_t last_unsure     # what its last segment was cannot be told
     uint8_t duplicates_unsure  # duplicate_acks may be more
     uint8_t behind          # its last segment was one that others had overtaken, or was sent again
+    uint8_t next_told       # next_seq is valid although nothing was seen
     uint8_t missed          # records of it were lost since its last one
-    uint8_t counts_begin_here  # what was counted before its first record is not of this row
+    uint8_t counts_begin_here  # what had been counted when it was first told is not of this row
     uint32_t last_ts
     int64_t last_ts_ns
-    # What the kernel has counted, as far as records have said (engine.flow_counts).
+    # What was lost, as far as the kernel's counts are known (engine.flow_counts).
     uint64_t flow_count
     uint64_t flow_bytes
     uint64_t flow_payload_bytes
@@ -178,8 +179,6 @@ cdef struct endpoint:
     int64_t previous_packets  # at the last interval
     int64_t previous_bytes
     int64_t percentiles_of  # rtt_count when the percentiles were last worked out
-    int64_t unseen_records  # of those that flow_count says there are: lost, as far as is known
-    int64_t early_records   # others of them, which are on the way from another CPU
     uint32_t unsure_until   # below this not all was seen; valid with unsure
 
 cdef struct connection:
@@ -189,7 +188,7 @@ cdef struct connection:
     int64_t recent_syn_ns   # of the last SYN without ACK; valid with syn_without_ack
     int32_t newer           # the list of its kind by last activity; -1 at the end
     int32_t older
-    uint32_t flow_since     # of its packets, as the kernel counts them
+    uint32_t flow_since     # of the kernel's counts of what was lost; valid with flow_known
     int64_t since_ns        # what that list is in the order of: last packet, or the kernel's word that it is open
     uint8_t reset
     uint8_t reset_early     # before both FINs were seen
@@ -198,6 +197,7 @@ cdef struct connection:
     uint8_t syn_from        # which end sent the last SYN without ACK
     uint8_t by_activity     # which list it is in (engine.activity)
     uint8_t queued          # it waits in the queue of rows to ask the kernel about (engine.asking)
+    uint8_t flow_known      # there are such counts
     uint8_t has_gap         # records of it were lost, and not all of it is known again
     uint8_t opening_missed  # maybe some of its handshake
     uint8_t confirm         # ask whether its sockets are open, whatever was heard of them

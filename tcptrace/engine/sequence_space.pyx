@@ -9,11 +9,11 @@ from tcptrace.engine.findings cimport (
     FAST_RETRANSMISSION, KEEP_ALIVE, LOCAL_DROP, OUT_OF_ORDER, PREVIOUS_NOT_CAPTURED, RETRANSMISSION,
     SPURIOUS_RETRANSMISSION, ZERO_WINDOW_PROBE,
 )
-from tcptrace.engine.flow_counts cimport resume
+from tcptrace.engine.flow_counts cimport is_behind, resume
 from tcptrace.engine.rows cimport connection, direction_row, endpoint, finding, row_of
 from tcptrace.engine.segments cimport add_hole, await_ack, await_ack_late, fill_hole, segment_pool, take_back
 from tcptrace.engine.sequence cimport at_or_before, before
-from tcptrace.records cimport FLAG_FIN, FLAG_SYN, NOTE_BEHIND, NOTE_FIRST_SEND, NOTE_SENT_BEFORE, packet_record
+from tcptrace.records cimport FLAG_FIN, FLAG_SYN, NOTE_FIRST_SEND, NOTE_SENT_BEFORE, packet_record
 
 # Wireshark's bound for "late, but not sent again" where the handshake gave no RTT.
 cdef int64_t OUT_OF_ORDER_NS = 3_000_000
@@ -33,7 +33,7 @@ cdef uint32_t take_range(
     cdef uint32_t stop = p.seq + length
     cdef uint32_t bits = 0
     end.last_unsure = False
-    if not end.seen:
+    if not end.seen and not end.next_told:
         end.next_seq = p.seq
         end.next_ns = p.time_ns
     elif end.missed or (end.probing and c.has_gap):
@@ -49,7 +49,7 @@ cdef uint32_t take_range(
             if p.payload_bytes and end.unacked_first >= 0:
                 end.resent_ns = p.time_ns + 1  # it may have been sent again all the same
             return KEEP_ALIVE
-        elif c.has_gap and length == p.payload_bytes <= 1 and p.note & (NOTE_BEHIND | NOTE_SENT_BEFORE) == NOTE_BEHIND:
+        elif c.has_gap and length == p.payload_bytes <= 1 and is_behind(end, p) and not p.note & NOTE_SENT_BEFORE:
             end.last_unsure = True  # keep-alive, zero-window probe, or sent again
             end.resent_ns = p.time_ns + 1
             return 0
@@ -64,7 +64,7 @@ cdef uint32_t take_range(
         end.probing = True
         end.last_unsure = c.has_gap
         return 0 if c.has_gap else ZERO_WINDOW_PROBE
-    if c.has_gap and p.payload_bytes <= 1 and p.note & NOTE_BEHIND:
+    if c.has_gap and p.payload_bytes <= 1 and is_behind(end, p):
         end.last_unsure = True
     elif not bits & RETRANSMISSION and was_acknowledged(peer, p):
         bits |= RETRANSMISSION | SPURIOUS_RETRANSMISSION

@@ -15,7 +15,7 @@ from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
 from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, forget_rate, note_packet, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
 from tcptrace.engine.flow_counts cimport (
-    begin_counts_here, catch_up, count_other, growth, packet_of_flow, settle, take_counts,
+    begin_counts_here, catch_up, growth, is_behind, is_its_count, packet_of_flow, settle, take_counts,
 )
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
@@ -30,7 +30,7 @@ from tcptrace.engine.sockets cimport (
 )
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.records cimport (
-    FLAG_ACK, FLAG_RST, FLAG_SYN, FLOW_TIME, SOCKET_FOUND, SOCKET_STATE, flow_count, flow_key, packet_record,
+    FLAG_ACK, FLAG_RST, FLAG_SYN, FLOW_TIME, NOTE_COUNTED, SOCKET_FOUND, SOCKET_STATE, flow_count, flow_key, packet_record,
     socket_key, socket_record, socket_view,
 )
 
@@ -44,6 +44,8 @@ from tcptrace.records import FLOW_COUNT, FLOW_KEY, PACKET_RECORD, SOCKET_KEY, SO
 cdef int32_t ENDED_MAX = 1024
 # The kernel may have counted so long before the trace begins, in units of FLOW_TIME(): a quarter of an hour and more.
 cdef uint32_t SET_UP_TIME = 1 << 16
+# Later than all times.
+cdef uint64_t SURE_NS = 0x7fff_ffff_ffff_ffff
 # Rows ahead that are fetched into the CPU's cache while those to ask about are gone through.
 cdef uint64_t ASK_AHEAD = 8
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
@@ -87,8 +89,8 @@ cdef class Table:
     cdef int64_t packets, bytes, payload_bytes, previous_packets, previous_bytes
     cdef double packets_per_s, bytes_per_s
     cdef int64_t evicted, connections
-    cdef int64_t lost_ns  # up to when records were lost; 0: never
-    cdef uint32_t forgotten  # when the latest of the connections that have left began, FLOW_TIME()
+    cdef uint64_t unsure_ns  # since when records that do not tell may have lost ones before them
+    cdef uint32_t forgotten  # the latest packet of the connections that have left, FLOW_TIME()
     cdef uint64_t last_id
     cdef int64_t by_state[16]
     cdef finding unasked
@@ -129,6 +131,7 @@ cdef class Table:
         self.closed_ns = closed_ns
         self.refreshed_ns = start_ns
         self.forgotten = FLOW_TIME(start_ns) - SET_UP_TIME
+        self.unsure_ns = SURE_NS
 
     def __dealloc__(self):
         cdef int32_t row
@@ -175,18 +178,14 @@ cdef class Table:
                 at += 1
         return at
 
-    def expect_gaps(self, int64_t until_ns):
-        """Records were lost up to then; 0: never.
-
-        What records say of the kernel's counts is believed where it exceeds what has come by then.  Later, such a
-        difference means that two CPUs are at work on one flow, and the missing record is on its way.
-        """
-        self.lost_ns = until_ns
+    def expect_gaps(self, since_ns):
+        """Records since that time that do not tell of losses (NOTE_COUNTED) may have lost ones before them; None: none."""
+        self.unsure_ns = SURE_NS if since_ns is None else since_ns
 
     def process_flows(self, keys, counts, int64_t now_ns):
-        """Take what the kernel has counted of flows (FLOW_KEY, FLOW_COUNT), all records of which have been taken in.
+        """Take what was lost of flows (FLOW_KEY, FLOW_COUNT), all records before that having been taken in.
 
-        What that exceeds was lost; a flow none of whose records came becomes a connection.  How many were taken: fewer
+        A flow none of whose records came becomes a connection.  How many were taken: fewer
         than all when connections that ended wait in take_ended(), as with process().
         """
         cdef const uint8_t[::1] key_view, count_view
@@ -215,20 +214,19 @@ cdef class Table:
         cdef int32_t row = find(&self.index, self.rows, hash, &p, &x)
         cdef growth by
         cdef connection *c
+        if counted.from_lower.count == 0 and counted.from_higher.count == 0:
+            return
         if row < 0:
             if <int32_t>(p.flow_since - forgotten) <= 0:
                 return  # it may have left the table, with all that it had
             row = self._add(hash, &p, &x)
             c = &self.rows[row]
-            c.ends[0].counts_begin_here = c.ends[1].counts_begin_here = False
             c.row.last_ns = now_ns
             self._move(row, LIVE, now_ns)
         else:
             c = &self.rows[row]
-            if c.row.recent_total == 0 and c.row.records_lost == 0:
-                self._begin_counts(c, &p)
-            elif c.flow_since != p.flow_since and not count_other(c, p.flow_since, True):
-                return
+        if not is_its_count(c, p.flow_since, forgotten):
+            return
         by = catch_up(c, x, &counted.from_lower)
         self._grow(&by)
         by = catch_up(c, 1 - x, &counted.from_higher)
@@ -393,14 +391,17 @@ cdef class Table:
         cdef connection *c
         cdef growth by
         cdef bint reused = row >= 0 and starts_anew(&self.rows[row], x, p)
+        cdef bint is_unsure = p.time_ns >= self.unsure_ns and not p.note & NOTE_COUNTED
+        cdef bint was_behind = False
+        cdef uint32_t previous = 0
         if reused:
+            previous = FLOW_TIME(self.rows[row].row.last_ns)
             self._end(row, END_REUSED)
         if row < 0 or reused:
             row = self._add(hash, p, &x)
         c = &self.rows[row]
         if c.row.recent_total == 0 and c.told:
             x = begin_with_packet(c, x, p)
-            self._begin_counts(c, p)
         found.rtt_us = NAN
         found.in_flight_bytes = -1
         found.duplicate_ack_number = 0
@@ -408,14 +409,16 @@ cdef class Table:
         found.received = x
         found.analysis = 0
         if reused:
-            if p.flow_count >> 32 > 1 or p.reverse_records:  # the kernel takes it for the same one still
-                begin_counts_here(c)
+            if p.note & NOTE_COUNTED and p.flow_since and <int32_t>(p.flow_since - previous) <= 0:
+                begin_counts_here(c, p.flow_since)  # the kernel takes it for the same one still
             c.row.port_reuse = 1
             found.analysis = PORT_REUSE
-        by = take_counts(c, x, p, self.lost_ns)
-        analyse(&self.shared, c, x, p, found)
+        by = take_counts(c, x, p, is_unsure, self.forgotten)
         if c.has_gap:
-            settle(c, x, p)
+            was_behind = is_behind(&c.ends[x], p)
+        analyse(&self.shared, c, x, p, found)
+        if c.has_gap and not is_unsure:
+            settle(c, x, p, was_behind)
         note_packet(c, x, p, found.analysis)
         self._grow(&by)
         self._now_newest(row)
@@ -423,11 +426,6 @@ cdef class Table:
     cdef inline bint _is_younger(self, uint32_t since) noexcept nogil:
         """Than all that have left the table; times wrap."""
         return <int32_t>(since - self.forgotten) > 0
-
-    cdef inline void _begin_counts(self, connection *c, const packet_record *p) noexcept nogil:
-        c.flow_since = p.flow_since
-        if not self._is_younger(p.flow_since):
-            begin_counts_here(c)
 
     cdef inline void _grow(self, const growth *by) noexcept nogil:
         self.packets += by.packets
@@ -482,7 +480,6 @@ cdef class Table:
             row = self._evict()
         self._clear(row, hash)
         x[0] = begin(&self.rows[row], p)
-        self._begin_counts(&self.rows[row], p)
         append(self.lists, self.rows, row, LIVE)
         insert(&self.index, hash, row)
         return row
@@ -507,8 +504,8 @@ cdef class Table:
         cdef connection *c = &self.rows[row]
         c.row.end_reason = reason
         if reason != END_REUSED:
-            if self._is_younger(FLOW_TIME(c.row.start_ns)):
-                self.forgotten = FLOW_TIME(c.row.start_ns)
+            if self._is_younger(FLOW_TIME(c.row.last_ns)):
+                self.forgotten = FLOW_TIME(c.row.last_ns)
         complete_row(c)
         if c.row.changed:  # since the last interval: the rates are not of now
             forget_rate(&c.row.sent)
@@ -646,6 +643,6 @@ cdef inline bint starts_anew(connection *c, int x, const packet_record *p) noexc
     cdef const endpoint *end = &c.ends[x]
     if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
         return False
-    if not end.base_known and c.opening_missed:
+    if not end.base_known and c.opening_missed and c.flow_known and p.note & NOTE_COUNTED and p.flow_since:
         return p.flow_since != c.flow_since
     return p.seq != end.base_seq if end.base_known else is_older_than_syn(c, p)

@@ -126,6 +126,8 @@ def _live_trouble(totals: Totals) -> list[Part]:
     amounts = {"lost": totals.counters.get("records_lost", 0), **_not_kept(totals)}
     if totals.is_thinning:
         amounts = {"thinning, so far": thinned} | amounts
+    if uncounted := totals.counters.get("uncounted", 0):
+        amounts["not counted"] = uncounted
     if totals.socket_records_lost:
         amounts["socket records lost"] = totals.socket_records_lost
     if totals.sockets_forgotten:

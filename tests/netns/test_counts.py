@@ -43,6 +43,7 @@ NOTHING_WRONG = dict.fromkeys(
         "perf_lost_samples",
         "unordered",
         "nested",
+        "uncounted",
         "evicted",
         "fragments",
         "malformed_link",

@@ -4,6 +4,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,17 @@ import pytest
 
 from tcptrace.engine.table import Table
 from tcptrace.model import ANALYSIS, FINDING
-from tcptrace.records import FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN, FLOW_COUNT, FLOW_KEY, NOTE_BEHIND, PACKET_RECORD
+from tcptrace.records import (
+    FLAG_ACK,
+    FLAG_FIN,
+    FLAG_RST,
+    FLAG_SYN,
+    FLOW_COUNT,
+    FLOW_KEY,
+    NOTE_BEHIND,
+    NOTE_COUNTED,
+    PACKET_RECORD,
+)
 
 from ..unit.conversation import SECOND
 from .stacks import Segment, conversation
@@ -19,6 +30,7 @@ from .wireshark import START_S, merge, records_of
 
 COUNT = int(os.environ.get("TCPTRACE_CONVERSATIONS", "600"))
 SEED = int(os.environ.get("TCPTRACE_SEED", "0"))
+SEEDS = int(os.environ.get("TCPTRACE_SEEDS", "7"))
 RECORD = 2**32
 
 ZERO_WINDOW, ZERO_WINDOW_PROBE, PREVIOUS_NOT_CAPTURED, ACKED_UNSEEN, PORT_REUSE = (
@@ -36,37 +48,45 @@ Records = np.ndarray
 
 
 class Kernel:
-    """Counts as bpf/flows.c does, in plain Python."""
+    """Counts what is lost as bpf/flows.c does, in plain Python."""
 
     def __init__(self) -> None:
         self.flows: dict[tuple[Any, ...], dict[str, Any]] = {}
 
-    def take(self, record: Any) -> None:
-        ends = [(int(record[f"{end}_port"]), words(record[f"{end}_addr"])) for end in ("src", "dst")]
-        x = int(ends[0] > ends[1])
-        key = (min(ends), max(ends))
-        flow = self.flows.get(key)
-        seq, flags = int(record["seq"]), int(record["flags"])
-        opens = flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) == FLAG_SYN
-        if flow is None or (opens and flow["ends"][x][0] and seq != flow["ends"][x][4]):
-            flow = self.flows[key] = {"ends": [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0]], "since_ns": int(record["time_ns"])}
+    def lose(self, record: Any) -> None:
+        """A record that has been written, or is left out."""
+        flow, x = self._find(record, begin=True)
+        assert flow is not None
+        end = flow["ends"][x]
+        take_sequence(end, record)
+        end["count"] += RECORD + int(record["segments"])
+        end["bytes"] += int(record["frame_bytes"])
+        end["payload_bytes"] += int(record["payload_bytes"])
+
+    def tell(self, record: Any) -> None:
+        """Into a record that is written after a loss."""
+        record["note"] |= NOTE_COUNTED
+        flow, x = self._find(record, begin=False)
+        if flow is None:
+            return
         end, peer = flow["ends"][x], flow["ends"][1 - x]
-        length = int(record["payload_bytes"]) + bool(flags & FLAG_SYN) + bool(flags & FLAG_FIN)
-        if not flags & FLAG_RST or not end[0]:
-            ahead = signed(seq - end[3])
-            begins = not end[0] or (flags & FLAG_SYN and seq != end[4])
-            if begins:
-                end[4] = seq if flags & FLAG_SYN else (seq - 1) % RECORD
-            elif ahead < 0:
-                record["note"] |= NOTE_BEHIND
-            if begins or ahead + length > 0:
-                end[3] = (seq + length) % RECORD
-        end[0] += RECORD + int(record["segments"])
-        end[1] += int(record["frame_bytes"])
-        end[2] += int(record["payload_bytes"])
-        record["flow_count"], record["flow_bytes"], record["flow_payload_bytes"] = end[:3]
-        record["reverse_records"] = peer[0] // RECORD
+        if take_sequence(end, record):
+            record["note"] |= NOTE_BEHIND
+        record["flow_count"], record["flow_bytes"] = end["count"], end["bytes"]
+        record["flow_payload_bytes"] = end["payload_bytes"]
+        record["reverse_records"] = peer["count"] // RECORD
         record["flow_since"] = flow["since_ns"] >> 24 & 0xFFFFFFFF
+
+    def _find(self, record: Any, *, begin: bool) -> tuple[dict[str, Any] | None, int]:
+        """What is counted of the record's connection, and which of its ends sent it."""
+        ends = [(int(record[f"{end}_port"]), words(record[f"{end}_addr"])) for end in ("src", "dst")]
+        x, key, now_ns = int(ends[0] > ends[1]), (min(ends), max(ends)), int(record["time_ns"])
+        flow = self.flows.get(key)
+        if flow is None and begin:
+            flow = self.flows[key] = new_flow(now_ns)
+        elif flow is not None and starts_anew(flow, x, record):
+            flow = self.flows[key] = new_flow(max(now_ns, flow["since_ns"] + 2**24))
+        return flow, x
 
     def map(self) -> tuple[np.ndarray, np.ndarray]:
         """As user space reads it."""
@@ -77,9 +97,38 @@ class Kernel:
             for name, (port, address), end in zip(("lower", "higher"), (lower, higher), flow["ends"], strict=True):
                 keys[place][f"{name}_port"] = port
                 keys[place][f"{name}_addr"] = np.array(address, "<u8").view("u1")
-                for field, value in zip(("count", "bytes", "payload_bytes"), end, strict=False):
+                for field, value in end.items():
                     counts[place][f"from_{name}"][field] = value
         return keys, counts
+
+
+def new_flow(since_ns: int) -> dict[str, Any]:
+    names = [name for name in FLOW_COUNT["from_lower"].names if name != "unused"]
+    return {"ends": [dict.fromkeys(names, 0) for _ in range(2)], "since_ns": since_ns}
+
+
+def starts_anew(flow: dict[str, Any], x: int, record: Any) -> bool:
+    end, peer = flow["ends"][x], flow["ends"][1 - x]
+    if int(record["flags"]) & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN or record["time_ns"] <= flow["since_ns"]:
+        return False
+    return int(record["seq"]) != end["base_seq"] if end["passed"] else (peer["next_seq"] - peer["base_seq"]) % RECORD != 1
+
+
+def take_sequence(end: dict[str, int], record: Any) -> bool:
+    """Whether it is behind."""
+    seq, flags, passed = int(record["seq"]), int(record["flags"]), end["passed"]
+    end["passed"] += 1
+    length = int(record["payload_bytes"]) + bool(flags & FLAG_SYN) + bool(flags & FLAG_FIN)
+    if flags & FLAG_RST and passed:
+        return False
+    if not passed or (flags & FLAG_SYN and seq != end["base_seq"]):
+        end["base_seq"] = seq if flags & FLAG_SYN else (seq - 1) % RECORD
+        end["next_seq"] = (seq + length) % RECORD
+        return False
+    ahead = signed(seq - end["next_seq"])
+    if ahead + length > 0:
+        end["next_seq"] = (seq + length) % RECORD
+    return ahead < 0
 
 
 def words(address: np.ndarray) -> tuple[int, int]:
@@ -108,44 +157,100 @@ def new_table(size: int) -> Table:
     return Table(size + 1, 10**18, 10**18, START_S * SECOND, 1)
 
 
-def lose(dice: random.Random, amount: int) -> np.ndarray:
-    """Which records are lost: some here and there, some in a row."""
-    share = dice.choice([0.02, 0.1, 0.5, 0.9])
-    run = dice.choice([1, 1, 4, 32])
-    lost = np.zeros(amount, bool)
-    for start in range(0, amount, run):
+@dataclass
+class Trace:
+    """What a tracer gets of some records."""
+
+    came: np.ndarray
+    """Which of them."""
+    records: Records
+    """Those, with what the kernel and the ring's reader say of losses."""
+    unsure_ns: int | None
+    flows: tuple[np.ndarray, np.ndarray]
+    told: int
+    """So many of the records came before the counts were read for the first time; after that nothing was lost."""
+
+
+def here_and_there(dice: random.Random, records: Records) -> Trace:
+    """Some are left out, one by one or in a row: the kernel knows at once."""
+    kernel, lost = Kernel(), np.zeros(len(records), bool)
+    share, run = dice.choice([0.02, 0.1, 0.5, 0.9]), dice.choice([1, 1, 4, 32])
+    for start in range(0, len(records), run):
         if dice.random() < share:
             lost[start : start + run] = True
-    return lost
+    for place, record in enumerate(records):
+        if lost[place]:
+            kernel.lose(record)
+        else:
+            kernel.tell(record)
+    return Trace(~lost, records[~lost], START_S * SECOND, kernel.map(), int(np.count_nonzero(~lost)))
+
+
+def in_batches(dice: random.Random, records: Records, numbers: np.ndarray) -> Trace:
+    """Two CPUs hand over batches; one that is lost is counted when its last record has been written.
+
+    From some time on nothing is lost, and after some more the counts are read; records do not tell from then on.
+    """
+    kernel, size, share = Kernel(), dice.choice([1, 3, 16, 64]), dice.choice([0.02, 0.1, 0.5])
+    cpus = (numbers + (records["src_port"] > records["dst_port"])) % 2
+    moved = np.array([dice.random() < 0.02 for _ in records])
+    cpus = np.where(moved, 1 - cpus, cpus)
+    last_loss, read = sorted(dice.randrange(len(records)) for _ in range(2))
+    lost, windows, is_told = np.zeros(len(records), bool), [], False
+    pending: list[list[int]] = [[], []]
+    handed_over, is_losing = [START_S * SECOND - 1] * 2, [False, False]
+    now_ns = records["time_ns"].tolist()
+    for place, record in enumerate(records):
+        cpu = int(cpus[place])
+        if place == read:
+            for batch in pending:  # ticks have handed over by then
+                batch.clear()
+            is_told, flows = False, kernel.map()
+        if is_told:
+            kernel.tell(record)
+        if not pending[cpu] and is_losing[cpu]:
+            windows.append((handed_over[cpu], now_ns[place]))
+            is_losing[cpu] = False
+        pending[cpu].append(place)
+        if len(pending[cpu]) == size:
+            if place < last_loss and dice.random() < share:
+                lost[pending[cpu]] = is_told = is_losing[cpu] = True
+                for one in pending[cpu]:
+                    kernel.lose(records[one])
+            else:
+                handed_over[cpu] = now_ns[place]
+            pending[cpu].clear()
+    windows += [(handed_over[cpu], now_ns[-1]) for cpu in range(2) if is_losing[cpu]]
+    for since_ns, until_ns in windows:
+        inside = (records["time_ns"] >= since_ns) & (records["time_ns"] <= until_ns)
+        records["note"][inside] &= ~np.uint8(NOTE_COUNTED)
+    unsure_ns = min((since_ns for since_ns, _ in windows), default=None)
+    return Trace(~lost, records[~lost], unsure_ns, flows, int(np.count_nonzero(~lost[:read])))
 
 
 @pytest.fixture(scope="module")
-def traffic() -> tuple[Records, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Counted records, which conversation each is of, and what the kernel has in the end."""
+def traffic() -> tuple[Records, np.ndarray]:
+    """Records, and which conversation each is of."""
     talks: list[list[Segment]] = [conversation(SEED + n, wild=0) for n in range(COUNT)]
     merged = merge(talks)
-    records = records_of(merged)
-    kernel = Kernel()
-    for record in records:
-        kernel.take(record)
-    return records, np.array([number for number, _ in merged]), *kernel.map()
+    return records_of(merged), np.array([number for number, _ in merged])
 
 
-@pytest.mark.parametrize("seed", range(7))
-def test_nothing_is_made_up(traffic: tuple[Any, ...], seed: int) -> None:
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("loss", ["here and there", "in batches"])
+def test_nothing_is_made_up(traffic: tuple[Records, np.ndarray], loss: str, seed: int) -> None:
     """What is found about a record that came is what is found of it when all come, or less."""
-    records, numbers, keys, counts = traffic
+    records, numbers = traffic
     whole_table = new_table(len(records))
     whole, ended = process(whole_table, records)
     whole_rows = rows_of(whole_table, ended)
-    lost = lose(random.Random(seed), len(records))
+    dice, copy = random.Random(seed), records.copy()
+    trace = here_and_there(dice, copy) if loss == "here and there" else in_batches(dice, copy, numbers)
     table = new_table(len(records))
-    table.expect_gaps(int(records["time_ns"].max()) + 1)
-    found, ended = process(table, records[~lost])
-    assert table.process_flows(keys, counts, int(records["time_ns"][-1])) == len(keys)
-    rows = rows_of(table, [*ended, table.take_ended()])
+    found, rows = analysed(table, trace)
+    lost = ~trace.came
 
-    came, single = np.flatnonzero(~lost), of_one_connection(records, numbers, whole)
+    came, single = np.flatnonzero(trace.came), of_one_connection(records, numbers, whole)
     assert len(single) > COUNT / 2
     more = found["analysis"] & ~whole["analysis"][came]
     more &= ~np.where(whole["analysis"][came] & ZERO_WINDOW_PROBE, ZERO_WINDOW, 0).astype("u4")
@@ -166,8 +271,25 @@ def test_nothing_is_made_up(traffic: tuple[Any, ...], seed: int) -> None:
         for name in ("packets", "bytes", "payload_bytes"):
             ends = sorted(int(row[side][name]) for side in ("sent", "received"))
             assert ends == sorted(int(other[side][name]) for side in ("sent", "received"))
-        if not row["records_lost"]:
+        if loss == "here and there" and not row["records_lost"]:
             assert row_without_id(row) == row_without_id(other)
+
+
+def analysed(table: Table, trace: Trace) -> tuple[np.ndarray, np.ndarray]:
+    """Findings of all records that came, and rows."""
+    parts, rows = [], []
+    table.expect_gaps(trace.unsure_ns)
+    for part in (slice(0, trace.told), slice(trace.told, None)):
+        records = trace.records[part]
+        found, ended = process(table, records)
+        parts.append(found)
+        rows += ended
+        read_ns = int(records["time_ns"][-1]) if len(records) else START_S * SECOND
+        keys, counts = trace.flows
+        assert table.process_flows(keys, counts, read_ns) == len(keys)
+        rows.append(table.take_ended())
+        table.expect_gaps(None)
+    return np.concatenate(parts), rows_of(table, rows)
 
 
 def names(bits: Any) -> list[str]:
@@ -212,15 +334,18 @@ def row_without_id(row: Any) -> str:
     return str({name: copy[name] for name in copy.dtype.names})
 
 
+def all_lost() -> tuple[Records, np.ndarray, np.ndarray]:
+    """Records of one conversation, and what the kernel has of them."""
+    records, kernel = records_of(merge([conversation(SEED)])), Kernel()
+    for record in records:
+        kernel.lose(record)
+    return records, *kernel.map()
+
+
 def test_all_records_lost_but_counted() -> None:
     """A flow of which nothing came is a connection all the same."""
-    talk = conversation(SEED)
-    records = records_of(merge([talk]))
-    kernel = Kernel()
-    for record in records:
-        kernel.take(record)
+    records, keys, counts = all_lost()
     table = new_table(9)
-    keys, counts = kernel.map()
     assert table.process_flows(keys, counts, int(records["time_ns"][-1])) == len(keys)
     (row,) = table.rows_view()
     assert row["records_lost"] == len(records)
@@ -230,13 +355,9 @@ def test_all_records_lost_but_counted() -> None:
 
 def test_a_connection_without_records_stays_as_long_as_others() -> None:
     """An idle time from when it was counted."""
-    records = records_of(merge([conversation(SEED)]))
-    kernel = Kernel()
-    for record in records:
-        kernel.take(record)
+    records, keys, counts = all_lost()
     table = Table(9, 300 * SECOND, 60 * SECOND, START_S * SECOND, 1)
     now_ns = int(records["time_ns"][-1]) + 1_000 * SECOND
-    keys, counts = kernel.map()
     table.process_flows(keys, counts, now_ns)
     assert table.expire(now_ns + 299 * SECOND)
     assert len(table.take_ended()) == 0
@@ -244,6 +365,16 @@ def test_a_connection_without_records_stays_as_long_as_others() -> None:
     (ended,) = table.take_ended()
     assert ended["records_lost"] == len(records)
     assert table.process_flows(keys, counts, now_ns + 301 * SECOND) == len(keys)
+    assert table.totals().connections == 0
+
+
+def test_a_flow_that_lost_nothing_makes_no_connection() -> None:
+    """The kernel follows it because others did."""
+    _, keys, counts = all_lost()
+    for name in ("from_lower", "from_higher"):
+        counts[name]["count"] = 0
+    table = new_table(9)
+    assert table.process_flows(keys, counts, START_S * SECOND) == len(keys)
     assert table.totals().connections == 0
 
 

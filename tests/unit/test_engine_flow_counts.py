@@ -1,4 +1,4 @@
-"""Which differences between the kernel's counts and the records that came are losses."""
+"""What the kernel has counted of lost records, as records tell of it, and what is unsure until they do."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tcptrace.engine.table import Table
-from tcptrace.records import FLAG_ACK
+from tcptrace.records import FLAG_ACK, FLOW_COUNT, FLOW_KEY, NOTE_COUNTED
 
 from .conversation import SECOND
 
@@ -17,28 +17,35 @@ RECORD = 1 << 32
 
 @pytest.fixture
 def table() -> Table:
-    return Table(9, 10**18, 10**18, 0, 1)
+    return Table(9, 300 * SECOND, 60 * SECOND, 0, 1)
 
 
 @pytest.fixture
 def take(table: Table, make_packet: Any) -> Any:
-    """The client's packet that the kernel counted as the `number`th, at `time_s`."""
+    """The client's packet at `time_s`; `lost`: so many of its records before, as the kernel counts since `since`."""
 
-    def take(number: int, time_s: int) -> None:
-        table.process(
-            make_packet(
-                CLIENT,
-                SERVER,
-                time_ns=time_s * SECOND,
-                flags=FLAG_ACK,
-                frame_bytes=FRAME_BYTES,
-                flow_count=number * (RECORD + 1),
-                flow_bytes=number * FRAME_BYTES,
-                flow_since=1,
-            )
+    def take(time_s: int, lost: int | None = None, since: int = 1, reverse: int = 0) -> Any:
+        counted = {}
+        if lost is not None:
+            counted = {
+                "note": NOTE_COUNTED,
+                "flow_count": lost * (RECORD + 1),
+                "flow_bytes": lost * FRAME_BYTES,
+                "reverse_records": reverse,
+                "flow_since": since,
+            }
+        packet = make_packet(
+            CLIENT, SERVER, time_ns=time_s * SECOND, flags=FLAG_ACK, frame_bytes=FRAME_BYTES, seq=time_s, **counted
         )
+        table.process(packet)
+        return packet
 
     return take
+
+
+def since_of(time_s: int) -> int:
+    """FLOW_TIME() of records.h."""
+    return time_s * SECOND >> 24
 
 
 def counts(table: Table) -> tuple[int, int, int]:
@@ -48,55 +55,82 @@ def counts(table: Table) -> tuple[int, int, int]:
 
 
 def test_what_did_not_come_was_lost(table: Table, take: Any) -> None:
-    table.expect_gaps(3 * SECOND)
-    take(1, 1)
-    take(7, 2)
+    take(1)
+    take(2, lost=5)
     assert counts(table) == (7, 7 * FRAME_BYTES, 5)
+    take(3, lost=5)
+    take(4)
+    assert counts(table) == (9, 9 * FRAME_BYTES, 5)
 
 
-@pytest.mark.parametrize("lost_s", [0, 1])
-def test_what_another_cpu_is_about_to_bring_was_not(table: Table, take: Any, lost_s: int) -> None:
-    """Nothing was lost, or only before the last record of this end."""
-    table.expect_gaps(lost_s * SECOND)
-    for number, time_s in ((1, 2), (4, 3), (2, 4), (3, 5), (5, 6)):
-        take(number, time_s)
-        assert counts(table)[2] == 0
-    assert counts(table) == (5, 5 * FRAME_BYTES, 0)
+def test_an_older_count_that_comes_later_adds_nothing(table: Table, take: Any) -> None:
+    """CPUs add at once, and what they read is not in the order of their records."""
+    for time_s, lost in ((1, 3), (2, 2), (3, 3)):
+        take(time_s, lost)
+    assert counts(table) == (6, 6 * FRAME_BYTES, 3)
 
 
-def test_nor_when_it_is_the_first_one(table: Table, take: Any) -> None:
+def test_what_was_lost_before_the_first_record_is_its_connections(table: Table, take: Any) -> None:
+    take(9, lost=5, since=since_of(8))
+    assert counts(table) == (6, 6 * FRAME_BYTES, 5)
+
+
+def test_but_not_what_one_had_that_has_left(table: Table, take: Any) -> None:
+    """The same ports again after it was forgotten: what the kernel still has of it was told."""
+    take(1)
+    take(2, lost=5, since=since_of(1))
+    assert table.expire(302 * SECOND)
+    assert len(table.take_ended()) == 1
+    take(400, lost=5, since=since_of(1))
+    take(401, lost=7, since=since_of(1))
+    assert counts(table) == (4, 4 * FRAME_BYTES, 2)
+
+
+def test_counts_that_the_kernel_began_anew_add_up(table: Table, take: Any) -> None:
+    take(1, lost=3, since=1)
+    take(2, lost=2, since=2)
+    assert counts(table) == (7, 7 * FRAME_BYTES, 5)
+    take(3, lost=3, since=1)  # from a CPU that still had the old ones
+    assert counts(table) == (8, 8 * FRAME_BYTES, 5)
+
+
+def gaps(table: Table) -> int:
+    (row,) = table.rows_view()
+    return int(row["sent"]["gaps"])
+
+
+def test_a_jump_after_a_loss_is_no_gap(table: Table, take: Any) -> None:
+    take(1)
+    take(5, lost=1)
+    assert gaps(table) == 0
+
+
+def test_nor_one_that_may_follow_on_a_loss(table: Table, take: Any) -> None:
+    """Its record does not tell."""
+    take(1)
+    table.expect_gaps(2 * SECOND)
+    take(5)
+    assert gaps(table) == 0
+    assert counts(table) == (2, 2 * FRAME_BYTES, 0)
+
+
+@pytest.mark.parametrize("since_ns", [None, 6 * SECOND])
+def test_else_it_is_one(table: Table, take: Any, since_ns: int | None) -> None:
+    table.expect_gaps(since_ns)
+    take(1)
+    take(5)
+    assert gaps(table) == 1
+
+
+def test_a_record_that_tells_of_no_loss_follows_on_the_last(table: Table, take: Any) -> None:
     table.expect_gaps(0)
-    for number, time_s in ((2, 1), (1, 2), (3, 3)):
-        take(number, time_s)
-        assert counts(table)[2] == 0
-    assert counts(table) == (3, 3 * FRAME_BYTES, 0)
-
-
-def test_a_straggler_is_none_of_those_that_were_lost(table: Table, take: Any) -> None:
-    table.expect_gaps(3 * SECOND)
-    for number, time_s in ((1, 1), (7, 2), (8, 4), (10, 5), (9, 6)):
-        take(number, time_s)
-    assert counts(table) == (10, 10 * FRAME_BYTES, 5)
-
-
-def test_one_that_was_taken_for_lost_may_come_all_the_same(table: Table, take: Any) -> None:
-    table.expect_gaps(9 * SECOND)
-    for number, time_s in ((1, 1), (3, 2), (2, 3)):
-        take(number, time_s)
-    assert counts(table) == (3, 3 * FRAME_BYTES, 0)
-
-
-def test_counts_that_the_kernel_began_anew_add_up(table: Table, take: Any, make_packet: Any) -> None:
-    for number, time_s in ((1, 1), (2, 2)):
-        take(number, time_s)
-    packet = make_packet(CLIENT, SERVER, time_ns=3 * SECOND, flags=FLAG_ACK, frame_bytes=FRAME_BYTES, flow_since=2)
-    packet["flow_count"], packet["flow_bytes"] = RECORD + 1, FRAME_BYTES
-    table.process(packet)
-    assert counts(table) == (3, 3 * FRAME_BYTES, 0)
-    take(3, 4)  # of the old ones, from a CPU that still had them
-    assert counts(table) == (4, 4 * FRAME_BYTES, 0)
+    take(1, lost=0, since=0)
+    take(5, lost=0, since=0)
+    assert gaps(table) == 1
 
 
 def test_dtypes_are_checked(table: Table) -> None:
     with pytest.raises(TypeError, match="FLOW_KEY"):
         table.process_flows(np.zeros(1), np.zeros(1), 0)
+    with pytest.raises(TypeError, match="FLOW_COUNT"):
+        table.process_flows(np.zeros(2, FLOW_KEY), np.zeros(1, FLOW_COUNT), 0)

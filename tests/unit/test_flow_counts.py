@@ -8,7 +8,8 @@ from tcptrace.records import FLOW_COUNT, FLOW_KEY
 from tcptrace.sources.live import flow_counts
 from tcptrace.sources.live.flow_counts import FlowCounter, LostAndCounted
 
-READ_NS = 1_000
+READ_NS = 1_000_000_000_000
+SECOND = 1_000_000_000
 
 
 class HandCounter(FlowCounter):
@@ -25,9 +26,19 @@ class HandCounter(FlowCounter):
         return np.zeros(self.reads, FLOW_KEY), np.zeros(self.reads, FLOW_COUNT)
 
 
+class Clock:
+    now_ns = READ_NS
+
+
 @pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch) -> HandCounter:
-    monkeypatch.setattr(flow_counts.time, "monotonic_ns", lambda: READ_NS)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(flow_counts.time, "monotonic_ns", lambda: clock.now_ns)
+    return clock
+
+
+@pytest.fixture
+def counter(clock: Clock) -> HandCounter:
     return HandCounter()
 
 
@@ -48,14 +59,33 @@ def test_handed_on_once_all_records_before_are(counter: HandCounter) -> None:
     assert (len(taken[0]), len(taken[1]), taken[2]) == (1, 1, READ_NS)
 
 
-def test_read_again_only_after_further_losses(counter: HandCounter) -> None:
+def test_read_again_only_after_further_losses(counter: HandCounter, clock: Clock) -> None:
     counts = LostAndCounted(counter)
     assert counts.take(7, 0, finished=False) is None
     assert counts.take(7, READ_NS, finished=False) is not None
+    clock.now_ns += SECOND
     assert counts.take(7, READ_NS, finished=False) is None
     assert counter.reads == 1
     assert counts.take(8, READ_NS, finished=False) is None
     assert counter.reads == 2
+
+
+def test_and_not_at_every_turn(counter: HandCounter, clock: Clock) -> None:
+    counts = LostAndCounted(counter)
+    assert counts.take(7, 0, finished=False) is None
+    assert counts.take(7, READ_NS, finished=False) is not None
+    clock.now_ns += SECOND // 100
+    assert counts.take(8, clock.now_ns, finished=False) is None
+    assert counter.reads == 1
+
+
+@pytest.mark.parametrize(
+    ("release", "may"),
+    [("5.10.0-40-amd64", False), ("5.18.19", False), ("5.19.0", True), ("6.1.0-9", True), ("odd", False)],
+)
+def test_kernels_that_let_them_be_read(monkeypatch: pytest.MonkeyPatch, release: str, may: bool) -> None:
+    monkeypatch.setattr(flow_counts.platform, "release", lambda: release)
+    assert flow_counts.may_read_counts() is may
 
 
 def test_at_the_end_at_once(counter: HandCounter) -> None:

@@ -24,9 +24,9 @@ void lose(__u64 now) { thin_out(&t, now); }
 int shift(void) { return t.shift; }
 int take(__u64 now, __u64 number, unsigned flags, unsigned note)
 {
-	struct packet_record r = { .time_ns = now, .flow_count = number << 32 | 77, .flags = flags, .note = note };
+	struct packet_record r = { .flags = flags, .note = note };
 
-	return is_worth_its_record(&t, &r);
+	return !is_thinning(&t, now) || is_worth_its_record(&t, &r, number);
 }
 """
 
@@ -40,7 +40,7 @@ class Thinning:
         self._library.lose(ctypes.c_uint64(now_ns))
 
     def take(self, now_ns: int, number: int, flags: int = FLAG_ACK, note: int = 0) -> bool:
-        """Of the `number`th record of a direction."""
+        """Of the `number`th packet of a direction."""
         return bool(self._library.take(ctypes.c_uint64(now_ns), ctypes.c_uint64(number), flags, note))
 
     @property

@@ -154,9 +154,8 @@ class CaptureSource:
         """All files have been read to their ends, or stop() was called."""
         return self._stopped or not self._open_files
 
-    def lost_ns(self) -> int:
+    def unsure_ns(self) -> None:
         """No record of a file is lost."""
-        return 0
 
     def take_flow_counts(self) -> None:
         """A file has no counts of its own."""

@@ -12,6 +12,7 @@ from tcptrace.records cimport (
 from tcptrace.sources.live.frame_queue cimport (
     FRAME_QUEUE_MAX_BYTES, frame_queue, padded, room_behind, waiting_bytes,
 )
+from tcptrace.sources.live.loss_windows cimport add_window, loss_windows
 from tcptrace.sources.live.perf_buffer cimport (
     copy_out, data_head, next_sample, pass_event, perf_buffer, set_data_tail,
 )
@@ -19,6 +20,17 @@ from tcptrace.sources.live.perf_buffer cimport (
 cdef enum:
     # Records of one CPU kept waiting for the others; past that they stay in the ring, where a full one is counted.
     PENDING_MAX = 262_144
+    # A ring with less room than this may have refused a batch: the largest one, with staged frames.
+    BATCH_ROOM_BYTES = 32_768
+    # Or a sample of one large frame.
+    FRAME_ROOM_BYTES = 65_536
+
+cdef extern from *:
+    """
+    /* Later than all times. */
+    #define SURE_NS 0x7fffffffffffffffull
+    """
+    const uint64_t SURE_NS
 
 cdef struct cpu_ring:
     perf_buffer perf
@@ -33,6 +45,9 @@ cdef struct cpu_ring:
     uint64_t counters[COUNTERS]
     uint32_t lost_lowest   # bits of COUNT_RECORDS_LOST, where frames come without the counters
     uint64_t lost_ns       # up to when records were lost or left out, as far as that is known; 0: never
+    uint64_t unsure_ns     # since when, as far as the counts of what was lost have not been read; or SURE_NS
+    loss_windows windows   # when it was losing
+    bint was_full          # since complete_ns it may have been losing
 
 cdef inline int make_room(cpu_ring *ring) noexcept nogil:
     """Room for one more batch behind the pending records; -1 without memory."""
@@ -63,6 +78,7 @@ cdef inline int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t
     cdef batch_header header
     cdef uint64_t end = at + bytes
     cdef uint64_t head_bytes = sizeof(batch_header)
+    cdef uint64_t taken_before, begin_ns
     if bytes < BATCH_HEAD_BYTES:
         return 0
     copy_out(&ring.perf, at, &header, BATCH_HEAD_BYTES)
@@ -76,31 +92,42 @@ cdef inline int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t
     if head_bytes == sizeof(batch_header):
         copy_out(&ring.perf, at, &header, head_bytes)
     at += head_bytes
+    taken_before = ring.end
     if snaplen == 0:
         copy_out(&ring.perf, at, ring.pending + ring.end, header.count * sizeof(packet_record))
         ring.end += header.count
     elif take_framed(ring, at, end, header.count, snaplen) < 0:
         return -1
+    begin_ns = ring.pending[taken_before].time_ns if taken_before < ring.end else header.time_ns
     if head_bytes == sizeof(batch_header):
-        take_counters(ring, &header)
+        take_counters(ring, &header, begin_ns)
     else:
         if header.resting != ring.lost_lowest:
             ring.lost_lowest = header.resting
-            ring.lost_ns = header.time_ns
+            note_loss(ring, begin_ns, header.time_ns)
         ring.complete_ns = header.time_ns
         ring.resting = False
     return 0
 
-cdef inline void take_counters(cpu_ring *ring, const batch_header *header) noexcept nogil:
-    """How far the CPU has come, and what has become of its frames."""
-    if (
-        header.counters[COUNT_RECORDS_LOST] != ring.counters[COUNT_RECORDS_LOST]
-        or header.counters[COUNT_THINNED] != ring.counters[COUNT_THINNED]
-    ):
-        ring.lost_ns = header.time_ns
+cdef inline void take_counters(cpu_ring *ring, const batch_header *header, uint64_t begin_ns) noexcept nogil:
+    """How far the CPU has come, and what has become of its frames; its batch begins at begin_ns."""
+    if header.counters[COUNT_RECORDS_LOST] != ring.counters[COUNT_RECORDS_LOST]:
+        note_loss(ring, begin_ns, header.time_ns)
+    elif header.counters[COUNT_THINNED] != ring.counters[COUNT_THINNED]:
+        note_unsure(ring, header.time_ns)
     ring.complete_ns = header.time_ns
     ring.resting = header.resting != 0
     memcpy(ring.counters, header.counters, sizeof(header.counters))
+
+cdef inline void note_loss(cpu_ring *ring, uint64_t begin_ns, uint64_t until_ns) noexcept nogil:
+    """A batch is missing before the one that begins at begin_ns."""
+    add_window(&ring.windows, ring.complete_ns, begin_ns)
+    note_unsure(ring, until_ns)
+
+cdef inline void note_unsure(cpu_ring *ring, uint64_t until_ns) noexcept nogil:
+    """Records were lost or left out, up to then."""
+    ring.lost_ns = until_ns
+    ring.unsure_ns = min(ring.unsure_ns, ring.complete_ns)
 
 cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t count, uint32_t snaplen) noexcept nogil:
     """As many records from position `at`, each with its frame; -1, and none taken, without memory."""
@@ -124,7 +151,8 @@ cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t 
 
 cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
     """What is in the ring goes to the pending records, as far as there is room for it."""
-    cdef uint64_t head = data_head(ring.perf.page), at
+    cdef uint64_t head = data_head(ring.perf.page), before = ring.perf.tail, at
+    cdef uint64_t room_bytes = FRAME_ROOM_BYTES if snaplen > STAGED_FRAME_MAX_BYTES else BATCH_ROOM_BYTES
     cdef uint32_t bytes
     while (
         ring.perf.tail < head
@@ -135,4 +163,6 @@ cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
             break
         pass_event(&ring.perf)
     ring.behind = ring.perf.tail < head
+    if ring.perf.tail != before:
+        ring.was_full = data_head(ring.perf.page) - before + room_bytes > ring.perf.size
     set_data_tail(ring.perf.page, ring.perf.tail)

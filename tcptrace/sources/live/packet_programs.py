@@ -7,15 +7,19 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from tcptrace.sources.live import bcc_loader
-from tcptrace.sources.live.flow_counts import FlowCounter
+from tcptrace.sources.live.flow_counts import FlowCounter, may_read_counts
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.socket_probes import SocketProbes
 
 FILTER_MARKER: Final = "/* FILTER */"
 # How often a CPU hands over a batch that is not full, and says how far it has come.
 TICK_HZ: Final = 50
-# 180 bytes each, in the kernel.
+# Of which records are lost at a time; 200 bytes each, in the kernel.
 FLOWS: Final = 131_072
+# So long after a loss records tell of it: the counts are read every second where the reader comes to it.
+TELL_NS: Final = 10_000_000_000
+# Where the counts cannot be read, they tell of it for ever.
+TELL_ALWAYS_NS: Final = 1 << 62
 
 
 class PacketPrograms:
@@ -47,7 +51,7 @@ class PacketPrograms:
             inner.append(probes.packet_source())
         text = (headers / "packet.c").read_text().replace(FILTER_MARKER, "\n".join(inner))
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
-        defines.append(f"FLOWS_MAX={flows}")
+        defines += [f"FLOWS_MAX={flows}", f"TELL_NS={TELL_NS if may_read_counts() else TELL_ALWAYS_NS}ull"]
         if interface.is_loopback:
             defines.append("LOOPBACK")
         if xdp:

@@ -9,9 +9,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from tcptrace.records cimport COUNT_RECORDS_LOST, COUNT_THINNED, COUNTERS, FRAME_MAX_BYTES, packet_record
-from tcptrace.sources.live.cpu_ring cimport cpu_ring, drain
+from tcptrace.records cimport (
+    COUNT_RECORDS_LOST, COUNT_THINNED, COUNTERS, FRAME_MAX_BYTES, NOTE_COUNTED, packet_record,
+)
+from tcptrace.sources.live.cpu_ring cimport SURE_NS, cpu_ring, drain
 from tcptrace.sources.live.frame_queue cimport frames_out, hand_on, has_room_for_next
+from tcptrace.sources.live.loss_windows cimport is_within
 from tcptrace.sources.live.perf_buffer cimport begin_reading
 
 import os
@@ -85,6 +88,7 @@ cdef class Ring:
         view = mapped
         begin_reading(&ring.perf, &view[0], ring_bytes)
         ring.complete_ns = now_ns
+        ring.unsure_ns = SURE_NS
         self.ring_count = index + 1
         self.poller.register(fd, select.POLLIN)
 
@@ -132,6 +136,7 @@ cdef class Ring:
         cdef uint64_t count = 0, limit, at
         cdef cpu_ring *ring
         cdef cpu_ring *earliest
+        cdef bint were_losses = self._were_losses()
         cdef int index
         while count < room:
             earliest = NULL
@@ -154,6 +159,8 @@ cdef class Ring:
                     self.drained = False
                     return count
                 to[count] = earliest.pending[earliest.first]
+                if were_losses and self._is_unaware(to[count].time_ns):
+                    to[count].note &= ~NOTE_COUNTED
                 if frames != NULL:
                     hand_on(frames, count, &earliest.frames, &to[count])
                 if to[count].time_ns < self.last_ns:
@@ -167,6 +174,24 @@ cdef class Ring:
         if count == room:
             self.drained = False
         return count
+
+    cdef bint _were_losses(self) noexcept nogil:
+        cdef int index
+        for index in range(self.ring_count):
+            if self.rings[index].windows.count or self.rings[index].was_full:
+                return True
+        return False
+
+    cdef bint _is_unaware(self, uint64_t time_ns) noexcept nogil:
+        """A record of that time was written while a batch that is lost was under way."""
+        cdef bint found = False
+        cdef int index
+        for index in range(self.ring_count):
+            if is_within(&self.rings[index].windows, time_ns):
+                found = True
+            elif self.rings[index].was_full and self.rings[index].complete_ns <= time_ns:
+                found = True
+        return found
 
     def counters(self):
         """What the BPF programs counted, summed over the CPUs as of their last batch: name -> count."""
@@ -186,13 +211,26 @@ cdef class Ring:
             lost += self.rings[index].counters[COUNT_RECORDS_LOST] + self.rings[index].counters[COUNT_THINNED]
         return lost
 
-    def lost_ns(self):
-        """Up to when lost() has risen, as far as that has been read; 0 while it has not."""
-        cdef uint64_t latest = 0
+    def unsure_ns(self):
+        """Records since this time that are not NOTE_COUNTED may have lost ones before them; None: none have."""
+        cdef uint64_t earliest = SURE_NS
         cdef int index
         for index in range(self.ring_count):
-            latest = max(latest, self.rings[index].lost_ns)
-        return latest
+            earliest = min(earliest, self.rings[index].unsure_ns)
+            if self.rings[index].was_full:
+                earliest = min(earliest, self.rings[index].complete_ns)
+        return None if earliest == SURE_NS else earliest
+
+    def note_counts_read(self, uint64_t time_ns):
+        """What was lost before is known of each flow, all records up to then having been handed on: if nothing was lost
+        since then, no record is unsure any more.
+        """
+        cdef cpu_ring *ring
+        cdef int index
+        for index in range(self.ring_count):
+            ring = &self.rings[index]
+            if not is_within(&ring.windows, time_ns) and ring.lost_ns < time_ns:
+                ring.unsure_ns = SURE_NS
 
     def lost_samples(self):
         """Samples the kernel reports as lost (PERF_RECORD_LOST); `records_lost` counts their records."""

@@ -176,16 +176,19 @@ class LiveSource:
             return np.zeros(0, SOCKET_RECORD)
         return self.sockets.ask(keys, time.monotonic_ns())
 
-    def lost_ns(self) -> int:
-        """Up to when records did not get here, because the ring was full; 0: never."""
-        return self._ring.lost_ns()
+    def unsure_ns(self) -> int | None:
+        """Since when records may have been lost because the ring was full, and not counted yet; None: they have not."""
+        return self._ring.unsure_ns()
 
     def take_flow_counts(self) -> FlowCounts | None:
         """If records were lost since the last time: what the kernel had counted of each flow, up to a moment that all
         records have been handed on up to.
         """
         complete_ns = self.complete_ns() if self._ring.drained else 0
-        return self._counts.take(self._ring.lost(), complete_ns, finished=self.finished and self._ring.drained)
+        counts = self._counts.take(self._ring.lost(), complete_ns, finished=self.finished and self._ring.drained)
+        if counts is not None:
+            self._ring.note_counts_read(counts[2])
+        return counts
 
     def stop(self) -> None:
         """Detach; what passed the hooks before is still read."""
