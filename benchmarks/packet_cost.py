@@ -1,4 +1,4 @@
-"""What a packet costs in the kernel: our TC program with record and flow count, an empty one, one record at a time."""
+"""What a packet costs in the kernel: our TC program, an empty one, and one record at a time with and without wake-ups."""
 
 import time
 
@@ -18,6 +18,7 @@ PACKETS = 100_000
 ROUNDS = 11
 RING_BYTES = 1 << 26
 PAGE_BYTES = 4096
+NEVER = 1 << 30
 FLOWS = (1, 1_000, 100_000)
 
 EMPTY = b"int empty(struct __sk_buff *skb) { return -1; }"
@@ -59,14 +60,16 @@ class Ours:
 
 
 class Plain:
-    """bcc's own ring and reader."""
+    """bcc's own ring and reader, which is woken after so many records."""
 
-    def __init__(self) -> None:
+    def __init__(self, wakeup_events: int = 1) -> None:
         bcc = import_bcc()
         self.programs = bcc.BPF(text=PLAIN, cflags=["-g0", f"-I{BPF_HEADERS}"])
         self.fd = self.programs.load_func(b"plain", bcc.BPF.SCHED_CLS).fd
         self.count = 0
-        self.programs[b"records"].open_perf_buffer(self.take, page_cnt=RING_BYTES // PAGE_BYTES)
+        self.programs[b"records"].open_perf_buffer(
+            self.take, page_cnt=RING_BYTES // PAGE_BYTES, wakeup_events=wakeup_events
+        )
 
     def take(self, cpu: int, data: int, size: int) -> None:
         self.count += 1
@@ -77,7 +80,7 @@ class Plain:
         start = self.count
         while self.count != before:
             before = self.count
-            self.programs.perf_buffer_poll(timeout=0)
+            self.programs.perf_buffer_consume()
         return self.count - start
 
     def close(self) -> None:
@@ -91,7 +94,7 @@ def empty_program() -> tuple[object, int]:
 
 
 def ask() -> list[Question]:
-    ours, plain = Ours(), Plain()
+    ours, plain, quiet = Ours(), Plain(), Plain(NEVER)
     kept, empty = empty_program()
     questions = []
     for flows in FLOWS:
@@ -108,6 +111,7 @@ def ask() -> list[Question]:
             figures = paired(
                 {
                     "tcptrace": lambda: over_empty(ours.programs.tc_fd, ours),
+                    "a record a packet, nothing else": lambda: over_empty(quiet.fd, quiet),
                     "a record and a wake-up a packet, nothing else": lambda: over_empty(plain.fd, plain),
                 },
                 ROUNDS,
@@ -117,5 +121,6 @@ def ask() -> list[Question]:
     assert ours.ring.lost() == 0
     ours.close()
     plain.close()
+    quiet.close()
     del kept
     return questions

@@ -82,18 +82,19 @@ static __always_inline struct flow_count *begin_flow(struct flow_key *key, __u64
 }
 
 /*
- * The same addresses and ports used again: a SYN whose number is not the one that this direction began with.  Of one that
- * has not passed yet that is so if more than the answer to such a SYN has come from the other.
+ * The same addresses and ports used again: a SYN whose number is not the one that this direction began with.  Where that
+ * is not known, one that is ahead: a SYN sent again is behind.
  */
 static __always_inline int starts_anew(const struct flow_count *flow, int from_higher, const struct packet_record *r)
 {
 	const struct flow_direction *d = from_higher ? &flow->from_higher : &flow->from_lower;
-	const struct flow_direction *reverse = from_higher ? &flow->from_lower : &flow->from_higher;
 
 	/* What is lost is counted late: it may be older than what follows it. */
 	if ((r->flags & (FLAG_SYN | FLAG_ACK | FLAG_RST)) != FLAG_SYN || r->time_ns <= flow->since_ns)
 		return 0;
-	return d->passed ? r->seq != d->base_seq : reverse->next_seq - reverse->base_seq != 1;
+	if (!d->passed)
+		return 0;
+	return d->has_syn ? r->seq != d->base_seq : (__s32)(r->seq - d->next_seq) >= 0;
 }
 
 /* Where the numbers of this direction are by now; NOTE_BEHIND if this segment's first one has been passed before. */
@@ -104,8 +105,9 @@ static __always_inline int take_sequence(struct flow_direction *d, const struct 
 
 	if (r->flags & FLAG_RST && d->passed)
 		return 0;
-	if (!d->passed || (r->flags & FLAG_SYN && r->seq != d->base_seq)) {
-		d->base_seq = r->flags & FLAG_SYN ? r->seq : r->seq - 1;
+	if (!d->passed || (d->has_syn && r->flags & FLAG_SYN && r->seq != d->base_seq)) {
+		d->has_syn = !!(r->flags & FLAG_SYN);
+		d->base_seq = r->seq;
 		d->next_seq = r->seq + length;
 		return 0;
 	}

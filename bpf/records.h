@@ -124,9 +124,9 @@ struct flow_direction {
 	__u64 bytes;         /* frames, as packet_record.frame_bytes */
 	__u64 payload_bytes;
 	__u32 next_seq;      /* after the highest byte that was lost, or passed since then; valid with `passed` */
-	__u32 base_seq;      /* of its SYN, or one before its first byte */
+	__u32 base_seq;      /* of its SYN, or its first byte */
 	__u32 passed;        /* packets since counting began, lost or not: about, as CPUs may count at once */
-	__u32 unused;
+	__u32 has_syn;       /* base_seq is a SYN's */
 };
 
 struct flow_count {

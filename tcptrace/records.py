@@ -74,7 +74,7 @@ FLOW_DIRECTION: Final = np.dtype(
         ("next_seq", "u4"),
         ("base_seq", "u4"),
         ("passed", "u4"),
-        ("unused", "u4"),
+        ("has_syn", "u4"),
     ]
 )
 """struct flow_direction: what one end has sent, and the reader does not get; `count` is records << 32 | wire packets."""

@@ -46,6 +46,8 @@ cdef growth take_counts(connection *c, int x, const packet_record *p, bint is_un
                 payload_bytes=by.payload_bytes + lost.payload_bytes,
             )
         note_gap(c, x, p)
+    elif c.has_gap:
+        note_gap(c, x, p)
     add(row_of(c, x), &by)
     return by
 
@@ -178,8 +180,8 @@ cdef packet_record packet_of_flow(const flow_key *key, uint64_t since_ns) noexce
     return p
 
 
-cdef growth catch_up(connection *c, int x, const flow_direction *counted) noexcept nogil:
-    """What the kernel has counted of end x, all records before it having been seen."""
+cdef growth catch_up(connection *c, int x, const flow_direction *counted, int64_t now_ns) noexcept nogil:
+    """What the kernel has counted of end x, all records before now_ns having been seen."""
     cdef endpoint *end = &c.ends[x]
     cdef uint64_t known = end.flow_count
     cdef growth by
@@ -191,7 +193,8 @@ cdef growth catch_up(connection *c, int x, const flow_direction *counted) noexce
         end.next_told = True
     add(row_of(c, x), &by)
     if end.flow_count != known:
-        c.has_gap = True
+        end.duplicates_unsure = True
+        mark_gap(c, now_ns)
         c.row.changed = 1
     return by
 

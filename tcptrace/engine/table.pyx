@@ -227,9 +227,9 @@ cdef class Table:
             c = &self.rows[row]
         if not is_its_count(c, p.flow_since, forgotten):
             return
-        by = catch_up(c, x, &counted.from_lower)
+        by = catch_up(c, x, &counted.from_lower, now_ns)
         self._grow(&by)
-        by = catch_up(c, 1 - x, &counted.from_higher)
+        by = catch_up(c, 1 - x, &counted.from_higher, now_ns)
         self._grow(&by)
 
     def process_sockets(self, records, ids=None):

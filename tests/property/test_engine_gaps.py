@@ -33,16 +33,20 @@ SEED = int(os.environ.get("TCPTRACE_SEED", "0"))
 SEEDS = int(os.environ.get("TCPTRACE_SEEDS", "7"))
 RECORD = 2**32
 
-ZERO_WINDOW, ZERO_WINDOW_PROBE, PREVIOUS_NOT_CAPTURED, ACKED_UNSEEN, PORT_REUSE = (
+ZERO_WINDOW, ZERO_WINDOW_PROBE, ZERO_WINDOW_PROBE_ACK, PREVIOUS_NOT_CAPTURED, ACKED_UNSEEN, PORT_REUSE = (
     1 << ANALYSIS.index(name)
     for name in (
         "zero_window",
         "zero_window_probe",
+        "zero_window_probe_ack",
         "previous_segment_not_captured",
         "acked_unseen_segment",
         "port_reuse",
     )
 )
+
+# A byte that the tap has missed may have been a probe's.
+UNTOLD_AT_A_HOLE = ACKED_UNSEEN | ZERO_WINDOW_PROBE | ZERO_WINDOW_PROBE_ACK
 
 Records = np.ndarray
 
@@ -103,15 +107,18 @@ class Kernel:
 
 
 def new_flow(since_ns: int) -> dict[str, Any]:
-    names = [name for name in FLOW_COUNT["from_lower"].names if name != "unused"]
+    names = FLOW_COUNT["from_lower"].names
     return {"ends": [dict.fromkeys(names, 0) for _ in range(2)], "since_ns": since_ns}
 
 
 def starts_anew(flow: dict[str, Any], x: int, record: Any) -> bool:
-    end, peer = flow["ends"][x], flow["ends"][1 - x]
+    end = flow["ends"][x]
     if int(record["flags"]) & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN or record["time_ns"] <= flow["since_ns"]:
         return False
-    return int(record["seq"]) != end["base_seq"] if end["passed"] else (peer["next_seq"] - peer["base_seq"]) % RECORD != 1
+    if not end["passed"]:
+        return False
+    seq = int(record["seq"])
+    return seq != end["base_seq"] if end["has_syn"] else signed(seq - end["next_seq"]) >= 0
 
 
 def take_sequence(end: dict[str, int], record: Any) -> bool:
@@ -121,8 +128,8 @@ def take_sequence(end: dict[str, int], record: Any) -> bool:
     length = int(record["payload_bytes"]) + bool(flags & FLAG_SYN) + bool(flags & FLAG_FIN)
     if flags & FLAG_RST and passed:
         return False
-    if not passed or (flags & FLAG_SYN and seq != end["base_seq"]):
-        end["base_seq"] = seq if flags & FLAG_SYN else (seq - 1) % RECORD
+    if not passed or (end["has_syn"] and flags & FLAG_SYN and seq != end["base_seq"]):
+        end["has_syn"], end["base_seq"] = int(flags & FLAG_SYN > 0), seq
         end["next_seq"] = (seq + length) % RECORD
         return False
     ahead = signed(seq - end["next_seq"])
@@ -254,7 +261,7 @@ def test_nothing_is_made_up(traffic: tuple[Records, np.ndarray], loss: str, seed
     assert len(single) > COUNT / 2
     more = found["analysis"] & ~whole["analysis"][came]
     more &= ~np.where(whole["analysis"][came] & ZERO_WINDOW_PROBE, ZERO_WINDOW, 0).astype("u4")
-    more &= ~np.where(has_hole(whole["analysis"], numbers)[came], ACKED_UNSEEN, 0).astype("u4")
+    more &= ~np.where(has_hole(whole["analysis"], numbers)[came], UNTOLD_AT_A_HOLE, 0).astype("u4")
     where = np.flatnonzero((more != 0) & np.isin(numbers[came], list(single)))
     assert not len(where), [
         (int(numbers[came][at]), int(came[at]), names(more[at]), names(whole["analysis"][came][at])) for at in where[:5]
