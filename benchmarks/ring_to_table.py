@@ -6,7 +6,7 @@ import time
 
 from measure import Figure, Question, paired
 from netns_tools import Namespace, veth
-from packet_cost import Ours, Plain
+from packet_cost import NEVER, Ours, Plain
 from programs.offered import Offering
 
 from tcptrace.engine.table import Table
@@ -15,6 +15,7 @@ RECORDS = 150_000
 ROUNDS = 7
 FLOWS = (1_000, 100_000)
 SCAPY_PACKETS = 20_000
+MOST_SENT = 10_000_000
 
 SCAPY = """
 import sys, time
@@ -47,7 +48,7 @@ for _ in range(int(sys.argv[1])):
 def ask() -> list[Question]:
     questions = []
     for flows in FLOWS:
-        ours, plain = Ours(), Plain()
+        ours, plain = Ours(), Plain(NEVER)
         table = Table(131_072, 10**18, 10**18, time.monotonic_ns(), 1)
         with Offering(flows) as offering:
 
@@ -97,8 +98,10 @@ def sniffed_by_scapy(rounds: int = 3) -> Figure:
             assert sniffer.stdout is not None
             if sniffer.stdout.readline() != "ready\n":
                 raise SystemExit("scapy does not run: make bench installs it")
-            # More than are asked for: its socket may drop some.
-            far.python(SEND, str(2 * SCAPY_PACKETS), env={"PYTHONPATH": ":".join(sys.path)})
+            # Until it has as many as it waits for: its socket drops what it is too slow for.
+            sender = far.popen_python(SEND, str(MOST_SENT), env={"PYTHONPATH": ":".join(sys.path)})
             figure.values.append(float(sniffer.stdout.readline()))
+            sender.kill()
+            sender.wait(30)
             sniffer.wait(30)
     return figure
