@@ -56,6 +56,7 @@ package() { # MANAGER THING
     apt-get:services) echo netbase ;;
     apt-get:iproute) echo iproute2 ;;
     apt-get:capinfos) echo tshark wireshark-common ;;
+    apt-get:taskset | dnf:taskset | pacman:taskset | zypper:taskset) echo util-linux ;;
     apt-get:xz) echo xz-utils ;;
     apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
     apt-get:dpkg-deb) echo dpkg ;;
@@ -200,7 +201,7 @@ test)
     stamp test
     ;;
 bench)
-    install_system iproute
+    install_system iproute ethtool taskset iperf3 sockperf tcpdump tshark
     install_python "*pyproject['project']['optional-dependencies']['bench']"
     ;;
 test-tools)
