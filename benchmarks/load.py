@@ -57,6 +57,9 @@ class Load:
             self.near = self._stack.enter_context(Namespace())
             self.far = self._stack.enter_context(Namespace())
             veth(self.near, self.far, "10.9.0.1/24", f"{ADDRESS}/24")
+            for namespace in (self.near, self.far):
+                # The CPUs are to set the pace, and every kernel has this one.
+                namespace.run(["sysctl", "-q", "net.ipv4.tcp_congestion_control=reno"])
             self._serve(["iperf3", "-s", "--forceflush"], ready="listening")
             # sockperf speaks of being ready only when its buffer is full, or goes with the line.
             self._serve(["stdbuf", "-oL", "sockperf", "server", "--tcp", "-i", ADDRESS], ready="to block on")

@@ -38,7 +38,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
         "$PYTHON" -c 'import ctypes; ctypes.CDLL("libpcap.so.1")' ;;
     services) "$PYTHON" -c 'import socket; socket.getservbyname("https")' ;;
     iproute) command -v ip && command -v ss && command -v tc ;;
-    procps) command -v ps ;;
+    procps) command -v ps && command -v sysctl ;;
     debian-keys) ls /usr/share/keyrings/debian-archive-keyring.gpg ;;
     *) command -v "$1" ;;
     esac
@@ -201,7 +201,7 @@ test)
     stamp test
     ;;
 bench)
-    install_system iproute ethtool taskset iperf3 sockperf tcpdump tshark
+    install_system iproute procps ethtool taskset iperf3 sockperf tcpdump tshark
     install_python "*pyproject['project']['optional-dependencies']['bench']"
     ;;
 test-tools)
@@ -211,5 +211,5 @@ test-tools)
 kernels)
     install_system qemu-system-x86_64 apt-get dpkg-deb debian-keys
     ;;
-*) die "usage: scripts/bootstrap.sh run | test | test-tools | kernels" ;;
+*) die "usage: scripts/bootstrap.sh run | test | test-tools | bench | kernels" ;;
 esac
