@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -76,9 +77,13 @@ class Load:
     def _serve(self, command: list[str], *, ready: str) -> None:
         options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         server = self.far.popen(_on_cpu(self._server_cpu, command), **options)
-        self._stack.callback(_end, server)
         assert server.stdout is not None
-        if not any(ready in line for line in server.stdout):
+        # It is read to its end: iperf3 tells of each transfer, and would wait for room in the pipe.
+        reader = threading.Thread(target=server.stdout.readlines, daemon=True)
+        self._stack.callback(_end, server, reader)
+        is_ready = any(ready in line for line in server.stdout)
+        reader.start()
+        if not is_ready:
             raise SystemExit(f"{command} does not run: make bench installs it")
 
     def set_offloads(self, on: bool) -> None:
@@ -118,9 +123,11 @@ def _on_cpu(cpu: int, command: list[str]) -> list[str]:
     return ["taskset", "-c", str(cpu), *command]
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], reader: threading.Thread) -> None:
     process.kill()
     process.wait(TIMEOUT_S)
+    if reader.is_alive():
+        reader.join(TIMEOUT_S)
     if process.stdout is not None:
         process.stdout.close()
 
