@@ -14,7 +14,7 @@ from load import Load
 from measure import Figure, Question
 from tracers import TRACERS
 
-ROUNDS = 9
+ROUNDS = 7
 UNTRACED = "untraced"
 # The two untraced runs are as far apart as can be.
 ORDER = (None, *list(TRACERS)[:2], None, *list(TRACERS)[2:])
