@@ -32,16 +32,26 @@ class Figure:
 
 @dataclass
 class Question:
-    """`unit` is that of all its figures; the first figure is ours, which the others are compared with."""
+    """`unit` is that of all its figures; the first figure is ours, which the others are compared with.
+
+    `baseline`, if there is one, has as many values as they: each is also held against its own round's.
+    """
 
     name: str
     unit: str
     figures: list[Figure]
     note: str = ""
+    baseline: Figure | None = None
 
     def ratio(self, figure: Figure) -> float:
         """How many times as much as ours."""
         return figure.median / self.figures[0].median if self.figures[0].median else float("nan")
+
+    def of_baseline(self, figure: Figure) -> Figure:
+        """Percent, round by round."""
+        assert self.baseline
+        pairs = zip(figure.values, self.baseline.values, strict=True)
+        return Figure(figure.subject, [100 * value / other for value, other in pairs])
 
 
 def paired(runs: Mapping[str, Callable[[], float]], rounds: int) -> list[Figure]:
@@ -57,13 +67,24 @@ def paired(runs: Mapping[str, Callable[[], float]], rounds: int) -> list[Figure]
 
 def show(question: Question) -> None:
     table = Table(title=f"{question.name} ({question.unit})", title_justify="left", caption=question.note or None)
-    for heading, justify in (("", "left"), ("median", "right"), ("quartiles", "right"), ("× ours", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("")
+    headings = ["median", "quartiles", "× ours"]
+    if question.baseline:
+        headings += [f"% of {question.baseline.subject}", "quartiles"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
     for figure in question.figures:
-        low, high = figure.quartiles
         ratio = "" if figure is question.figures[0] else f"{question.ratio(figure):.2f}"
-        table.add_row(figure.subject, f"{figure.median:,.4g}", f"{low:,.4g} – {high:,.4g}", ratio)
-    Console(width=100).print(table)
+        cells = [*_median_and_quartiles(figure), ratio]
+        if question.baseline and figure is not question.baseline:
+            cells += _median_and_quartiles(question.of_baseline(figure))
+        table.add_row(figure.subject, *cells)
+    Console(width=120).print(table)
+
+
+def _median_and_quartiles(figure: Figure) -> list[str]:
+    low, high = figure.quartiles
+    return [f"{figure.median:,.4g}", f"{low:,.4g} – {high:,.4g}"]
 
 
 def machine() -> dict[str, str]:
