@@ -1,4 +1,4 @@
-"""What a packet costs in the kernel: our TC program, an empty one, and one record at a time with and without wake-ups."""
+"""What a packet costs in the kernel: our TC program, an empty one, one record at a time with and without wake-ups."""
 
 import time
 

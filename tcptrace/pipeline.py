@@ -48,7 +48,7 @@ class Source(Protocol):
         ...
 
     def unsure_ns(self) -> int | None:
-        """Since when records that do not tell (records.NOTE_COUNTED) may have lost ones before them; None: none have."""
+        """Since when records without records.NOTE_COUNTED may have lost ones before them; None: none have."""
         ...
 
     def take_flow_counts(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int] | None:

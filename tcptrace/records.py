@@ -77,7 +77,7 @@ FLOW_DIRECTION: Final = np.dtype(
         ("has_syn", "u4"),
     ]
 )
-"""struct flow_direction: what one end has sent, and the reader does not get; `count` is records << 32 | wire packets."""
+"""struct flow_direction: what one end has sent and the reader does not get; `count` is records << 32 | wire packets."""
 
 FLOW_COUNT: Final = np.dtype([("from_lower", FLOW_DIRECTION), ("from_higher", FLOW_DIRECTION), ("since_ns", "u8")])
 """struct flow_count: what the kernel has counted of a connection without recording it."""

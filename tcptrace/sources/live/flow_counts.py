@@ -1,4 +1,4 @@
-"""What the kernel has counted of flows whose records were lost: read where that happens, as it may be the last ones of a flow."""
+"""What the kernel has counted of flows whose records were lost: it is read as those may be the last ones of a flow."""
 
 import ctypes
 import errno
