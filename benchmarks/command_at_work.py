@@ -22,8 +22,8 @@ from tracer import COMMAND
 
 WIDTH, HEIGHT = 160, 50
 FEW: Final = 50
-STEP: Final = 20_000
-PAUSE_S: Final = 0.05
+STEP: Final = 4_000
+PAUSE_S: Final = 0.03
 """Between the steps, so that nothing is lost."""
 SETTLED_S: Final = 3
 QUIET_S: Final = 8
