@@ -31,7 +31,7 @@ TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 
 def of_commands(flows: int) -> Question:
-    """Peak memory until its end, of all its processes."""
+    """Memory of all its processes: then, and at most until its end (when it starts, the compiler has some)."""
     figures = []
     for name, arguments in (("live table", []), ("JSON", ["--json"])):
         with Namespace() as near, Namespace() as far:
@@ -46,6 +46,7 @@ def of_commands(flows: int) -> Question:
                     time.sleep(1)
                 spent = (cpu_ms(process.pid) - before) / QUIET_S
                 figures.append(Figure(f"{name}, ms of CPU a second", [spent]))
+                figures.append(Figure(f"{name}, MB", [memory_mb(process.pid)]))
                 figures.append(Figure(f"{name}, MB at most", [peak_mb(process)]))
     return Question(f"The command, {flows:,} connections, {FEW} of them with packets", "ms, MB", figures)
 
@@ -93,22 +94,31 @@ def cpu_ms(pid: int) -> float:
     return 1e3 * (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
 
 
+def memory_mb(pid: int) -> float:
+    """What it holds, and what its other processes hold beside it."""
+    return _mb(_kb(f"/proc/{pid}/status", "VmRSS")) + others_mb(pid)
+
+
+def others_mb(pid: int) -> float:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(_mb(_kb(f"/proc/{child}/smaps_rollup", "Pss")) for child in children)
+
+
 def peak_mb(process: subprocess.Popen[str]) -> float:
-    """Ends it as Ctrl-C does; its own peak until then and what its other processes hold beside it."""
-    others = sum(_kb(f"/proc/{pid}/smaps_rollup", "Pss") for pid in children(process.pid))
+    """Ends it as Ctrl-C does."""
+    others, peak_kb = others_mb(process.pid), 0
     process.send_signal(signal.SIGINT)
-    peak_kb = 0
     while process.poll() is None:
         with suppress(OSError, StopIteration):  # it is just over
             peak_kb = _kb(f"/proc/{process.pid}/status", "VmHWM")
         time.sleep(0.005)
-    return (peak_kb + others) * 1024 / 1e6
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return _mb(peak_kb) + others
 
 
 def _kb(path: str, name: str) -> int:
     lines = Path(path).read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _mb(kb: int) -> float:
+    return kb * 1024 / 1e6

@@ -129,7 +129,7 @@ class ConnectionLines:
 
     def _who(self, rows: Rows) -> list[Column]:
         services = self._services.of_connections(rows["src_port"], rows["dst_port"], rows["initiator_known"])
-        return [lines.choices("service", services, self._services.names), *_WHO]
+        return [lines.choices("service", services, self._services.encoded), *_WHO]
 
 
 def _event(time: str, final: bool) -> list[Column]:
@@ -146,10 +146,10 @@ def _ending(reason: str | None) -> Column:
 
 
 def _flag(name: str) -> Column:
-    return lines.choices(name, (name,), (False, True))
+    return lines.choices(name, (name,), lines.encoded((False, True)))
 
 
-_END_REASON: Final = lines.choices("end_reason", ("end_reason",), END_REASONS)
+_END_REASON: Final = lines.choices("end_reason", ("end_reason",), lines.encoded(END_REASONS))
 _IDENTITY: Final = [
     lines.integers("connection_id", ("id",)),
     lines.addresses("src_ip", ("src_addr",)),
@@ -161,15 +161,15 @@ _IDENTITY: Final = [
 ]
 _WHO: Final = [
     _flag("initiator_known"),
-    lines.choices("near_end", ("near_end",), NEAR_ENDS),
-    *(lines.choices(name, (name,), STATES) for name in ("state", "src_state", "dst_state")),
+    lines.choices("near_end", ("near_end",), lines.encoded(NEAR_ENDS)),
+    *(lines.choices(name, (name,), lines.encoded(STATES)) for name in ("state", "src_state", "dst_state")),
 ]
 _COURSE: Final = [
-    lines.choices("handshake", ("handshake",), HANDSHAKES),
+    lines.choices("handshake", ("handshake",), lines.encoded(HANDSHAKES)),
     lines.thousandths("handshake_rtt_us", ("handshake_rtt_us",)),
     lines.thousandths("initial_rtt_us", ("initial_rtt_us",)),
-    lines.choices("closed_by", ("closed_by",), CLOSED_BY),
-    lines.choices("close_kind", ("close_kind",), CLOSE_KINDS),
+    lines.choices("closed_by", ("closed_by",), lines.encoded(CLOSED_BY)),
+    lines.choices("close_kind", ("close_kind",), lines.encoded(CLOSE_KINDS)),
     lines.thousandths("half_closed_us", ("half_closed_us",)),
     _flag("port_reuse"),
     lines.integers("records_lost", ("records_lost",)),
@@ -194,7 +194,7 @@ def _direction_fields(name: str) -> list[Column]:
 
 
 _DIRECTION_FIELDS: Final = {name: _direction_fields(name) for name in ("sent", "received")}
-_FLAG_WORDS: Final = [human.flags_words(flags) for flags in range(1 << len(FLAG_NAMES))]
+_FLAG_WORDS: Final = lines.encoded([human.flags_words(flags) for flags in range(1 << len(FLAG_NAMES))])
 
 
 def _direction(rows: Rows, name: str) -> list[Column]:

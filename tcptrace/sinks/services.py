@@ -6,16 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tcptrace.sinks import human
+from tcptrace.sinks.json_text.lines import encoded
 
 _NOT_ASKED: Final = -2
 _NONE: Final = -1
 
 
 class Services:
-    """`names` are those found so far; ports are told by indices into it, -1 for a port without a name."""
+    """Those found so far, as JSON in `encoded`; ports are told by indices into it, -1 for a port without a name."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.encoded: list[bytes] = []
         self._of_port = np.full(1 << 16, _NOT_ASKED, "i4")
 
     def of_ports(self, ports: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -38,6 +39,7 @@ class Services:
     def _index_of(self, name: str | None) -> int:
         if name is None:
             return _NONE
-        if name not in self.names:
-            self.names.append(name)
-        return self.names.index(name)
+        (text,) = encoded([name])
+        if text not in self.encoded:
+            self.encoded.append(text)
+        return self.encoded.index(text)

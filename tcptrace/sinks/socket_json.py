@@ -42,6 +42,8 @@ _AFTER_CAUSES: Final = {
     "sndbuf_limited_us": "sndbuf_limited_us",
 }
 """Name in the output: name in records.SOCKET_VIEW."""
+_KERNEL_STATES: Final = lines.encoded(KERNEL_STATES)
+_CONGESTION_STATES: Final = lines.encoded(CONGESTION_STATES)
 
 
 def states(column: sockets.Column) -> list[str | None]:
@@ -70,14 +72,14 @@ def kernel_columns(rows: Rows, info: TraceInfo) -> list[Column]:
 
 def _near(views: Views, container_of: ContainerOf, netns: int | None) -> list[Column]:
     return [
-        lines.choices("kernel_state", views["state"], KERNEL_STATES),
+        lines.choices("kernel_state", views["state"], _KERNEL_STATES),
         *(lines.integers(key, views[name]) for key, name in _BEFORE_CAUSES.items()),
         _names("congestion_control", views["congestion_control"]),
-        lines.choices("congestion_state", views["congestion_state"], CONGESTION_STATES),
+        lines.choices("congestion_state", views["congestion_state"], _CONGESTION_STATES),
         *_retransmissions(views),
         *(lines.integers(key, views[name]) for key, name in _AFTER_CAUSES.items()),
         *_owner("", views, container_of),
-        lines.choices("netns", views["time_ns"] > 0, (None, netns)),
+        lines.choices("netns", views["time_ns"] > 0, lines.encoded((None, netns))),
     ]
 
 
@@ -115,7 +117,7 @@ def _owner(prefix: str, views: Views, container_of: ContainerOf) -> list[Column]
 
 def _peer(views: Views, container_of: ContainerOf) -> list[Column]:
     return [
-        lines.choices("peer_kernel_state", views["state"], KERNEL_STATES),
+        lines.choices("peer_kernel_state", views["state"], _KERNEL_STATES),
         lines.integers("peer_srtt_us", views["srtt_us"]),
         lines.integers("peer_cwnd_packets", views["cwnd_packets"]),
         lines.integers("peer_kernel_retransmissions", views["retransmissions"]),

@@ -19,6 +19,7 @@ cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(object list, Py_ssize_t index)
 
 import json
+from functools import lru_cache
 
 import numpy as np
 
@@ -67,6 +68,11 @@ cdef struct source_of_values:
     int64_t texts_count
 
 
+@lru_cache(maxsize=1024)
+def _name(name):
+    return b"," + json.dumps(name).encode() + b":"
+
+
 cdef class Column:
     """One name and where its values come from: see the functions below."""
 
@@ -78,7 +84,7 @@ cdef class Column:
 
     def __cinit__(self, str name, int kind, source=None):
         cdef const uint8_t[::1] view
-        self.name = b"," + json.dumps(name).encode() + b":"
+        self.name = _name(name)
         self.source.name = PyBytes_AS_STRING(self.name)
         self.source.name_size = PyBytes_GET_SIZE(self.name)
         self.source.kind = <kind_of_column>kind
@@ -122,14 +128,19 @@ def constant(str name, value):
     return Column(name, CONSTANT).hold([json.dumps(value, separators=(",", ":")).encode()])
 
 
-def texts(str name, list encoded):
-    """`encoded`: of each line, as JSON."""
-    return Column(name, TEXTS).hold(encoded)
+def texts(str name, list of_lines):
+    """Of each line, as JSON."""
+    return Column(name, TEXTS).hold(of_lines)
 
 
-def choices(str name, source, values):
-    """Indices into `values`."""
-    return Column(name, CHOICES, source).hold([json.dumps(value).encode() for value in values])
+def encoded(values):
+    """What to choose from, as JSON."""
+    return [json.dumps(value).encode() for value in values]
+
+
+def choices(str name, source, list texts):
+    """Indices into `texts`, which are JSON."""
+    return Column(name, CHOICES, source).hold(texts)
 
 
 def integers(str name, source):
