@@ -487,6 +487,7 @@ cdef class Table:
         c.hash = hash
         c.queued = queued
         c.touched = touched
+        touch(&self.touched, self.rows, row)
 
     cdef int32_t _add(self, uint64_t hash, const packet_record *p, int *x) noexcept nogil:
         """A row for a connection that begins with p; x becomes which end sent it."""
