@@ -15,7 +15,7 @@ sys.path.append(str(HERE.parent / "tests" / "netns"))
 
 from measure import Question, machine, show, write  # noqa: E402
 
-QUESTIONS = ("packet_cost", "ring_to_table", "overload", "host_cost")
+QUESTIONS = ("packet_cost", "ring_to_table", "overload", "host_cost", "scale")
 RESULTS = HERE.parent / "build" / "bench.json"
 
 

@@ -223,6 +223,9 @@ FINDING: Final = np.dtype(
 Rows = npt.NDArray[Any]
 """A structured array of CONNECTION rows."""
 
+Indices = npt.NDArray[np.integer[Any]]
+"""Of rows."""
+
 
 @dataclass
 class Clock:
@@ -308,6 +311,10 @@ class View(Protocol):
 
     def table(self) -> Rows:
         """All rows, those with in_use == 0 included: select before copying."""
+        ...
+
+    def touched(self) -> Indices:
+        """Which rows may not be as they were at the last update, ascending: all others are the same in every field."""
         ...
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tcptrace.errors import TcptraceError
-from tcptrace.model import FINDING, Clock, PacketBatch, Rows, Sink, SocketBatch, SocketEventSink, Totals
+from tcptrace.model import FINDING, Clock, Indices, PacketBatch, Rows, Sink, SocketBatch, SocketEventSink, Totals
 from tcptrace.records import SOCKET_FOUND, SOCKET_RETRANSMISSION, SOCKET_STATE, Frames
 
 # How long a read may wait: as long as the kernel side keeps a packet back (a tick), and a Ctrl-C goes unnoticed.
@@ -90,6 +90,7 @@ class Engine(Protocol):
     def take_ended(self) -> Rows: ...
     def refresh(self, now_ns: int) -> float: ...
     def rows_view(self) -> Rows: ...
+    def touched_rows(self) -> Indices: ...
     def clear_changed(self) -> None: ...
     def totals(self) -> Totals: ...
 
@@ -112,9 +113,13 @@ class IntervalView:
     cpu_percent: float
     totals: Totals
     rows: Rows
+    touched_rows: Callable[[], Indices]
 
     def table(self) -> Rows:
         return self.rows
+
+    def touched(self) -> Indices:
+        return self.touched_rows()
 
 
 @dataclass
@@ -312,7 +317,8 @@ class Pipeline:
         cpu_ns, since = self.source.cpu_ns(), time.perf_counter_ns()
         cpu_percent = 100 * (cpu_ns - self._cpu_ns) / max(since - self._cpu_since, 1)
         self._cpu_ns, self._cpu_since = cpu_ns, since
-        return IntervalView(now_ns, self.source.start_ns, interval_s, cpu_percent, totals, self.engine.rows_view())
+        rows, touched_rows = self.engine.rows_view(), self.engine.touched_rows
+        return IntervalView(now_ns, self.source.start_ns, interval_s, cpu_percent, totals, rows, touched_rows)
 
     def _finish(self) -> None:
         """What was under way when the end came still counts; then the final output, of as many sinks as can."""

@@ -2,9 +2,9 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 cdef struct histogram:
-    uint32_t *counts        # `span` of them; NULL before the first sample
-    int32_t first           # the bucket that counts[0] is of
-    int32_t span            # buckets there are
+    uint32_t *counts        # `span` of them; or, while samples are few, the bucket of each; NULL before the first one
+    int32_t first           # the bucket that counts[0] is of; or how many samples there is room for
+    int32_t span            # buckets there are; 0 while samples are few
     int32_t waiting         # 1 + the bucket of the last sample, which is not in `counts` yet; 0: none
     int64_t total
 

@@ -1,19 +1,22 @@
 """Counts of values in buckets that grow with the value: percentiles to 0.4 % in bounded memory.
 
 Below 128 ns each value has its bucket; from there on each doubling is divided into 128.  The middle of a
-bucket is at most 1/256 away from what was counted in it.
+bucket is at most 1/256 away from what was counted in it.  The first samples are kept one by one, as the buckets they
+are of: many connections have no more.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memmove, memset
 
 # A power of two; its half bounds the relative error.
 cdef enum:
     STEPS_BITS = 7
     STEPS = 128
-# Buckets are added in groups, so that few samples near each other take one allocation.
-cdef int32_t GROUP = 32
+    # Buckets are added in groups, so that few samples near each other take one allocation.
+    GROUP = 32
+# Room for samples that are kept one by one: with what malloc() adds 32, 64 and 128 bytes.
+cdef int32_t FEW_FIRST = 12, FEW_MOST = 60
 
 cdef extern from *:
     int leading_zeros "__builtin_clzll" (unsigned long long value) nogil
@@ -37,11 +40,54 @@ cdef inline double middle_of(int32_t bucket) noexcept nogil:
     return low + ((<uint64_t>1 << exponent) - 1) / 2.0
 
 
-cdef bint grow(histogram_memory *memory, histogram *of, int32_t bucket) noexcept nogil:
-    """Room for `bucket`; False, and nothing changed, without memory."""
-    cdef int32_t first = bucket & ~(GROUP - 1), stop = first + GROUP
+cdef bint has_room(histogram_memory *memory, histogram *of, int32_t bucket) noexcept nogil:
+    """For one more sample, in this bucket; False, and nothing changed, without memory."""
+    if of.span:
+        return of.first <= bucket < of.first + of.span or grow(memory, of, bucket, bucket + 1)
+    if of.total < of.first:
+        return True
+    return grow_few(memory, of) if of.first < FEW_MOST else spread(memory, of, bucket)
+
+
+cdef bint grow_few(histogram_memory *memory, histogram *of) noexcept nogil:
+    cdef int32_t room = FEW_FIRST if of.first == 0 else 2 * of.first + 4
+    cdef int64_t more_bytes = (room - of.first) * sizeof(uint16_t)
+    cdef void *larger
+    if memory.bytes + more_bytes > memory.limit_bytes:
+        return False
+    larger = realloc(of.counts, room * sizeof(uint16_t))
+    if larger == NULL:
+        return False
+    memory.bytes += more_bytes
+    of.counts = <uint32_t *>larger
+    of.first = room
+    return True
+
+
+cdef bint spread(histogram_memory *memory, histogram *of, int32_t bucket) noexcept nogil:
+    """Count by buckets from now on."""
+    cdef histogram few = of[0]
+    cdef uint16_t *buckets = <uint16_t *>few.counts
+    cdef int32_t i
+    settle(&few)
+    of.counts = NULL
+    of.first = of.span = of.waiting = 0
+    if not grow(memory, of, min(bucket, <int32_t>buckets[0]), max(bucket, <int32_t>buckets[few.total - 1]) + 1):
+        of[0] = few
+        return False
+    for i in range(<int32_t>few.total):
+        of.counts[buckets[i] - of.first] += 1
+    memory.bytes -= few.first * sizeof(uint16_t)
+    free(buckets)
+    return True
+
+
+cdef bint grow(histogram_memory *memory, histogram *of, int32_t first, int32_t stop) noexcept nogil:
+    """Room for buckets from `first` up to `stop`; False, and nothing changed, without memory."""
     cdef int64_t bytes, old_bytes = of.span * sizeof(uint32_t)
     cdef uint32_t *counts
+    first &= ~(GROUP - 1)
+    stop = (stop + GROUP - 1) & ~(GROUP - 1)
     if of.counts != NULL:
         first = min(first, of.first)
         stop = max(stop, of.first + of.span)
@@ -64,10 +110,10 @@ cdef bint grow(histogram_memory *memory, histogram *of, int32_t bucket) noexcept
 cdef void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) noexcept nogil:
     """Count a value, 0 or more."""
     cdef int32_t bucket = bucket_of(<uint64_t>value_ns)
-    if (to.counts == NULL or bucket < to.first or bucket >= to.first + to.span) and not grow(memory, to, bucket):
+    if not has_room(memory, to, bucket):
         memory.dropped += 1
         return
-    prefetch(&to.counts[bucket - to.first])
+    prefetch(to.counts + bucket - to.first if to.span else to.counts)
     settle(to)
     to.waiting = bucket + 1
     to.total += 1
@@ -75,24 +121,55 @@ cdef void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) 
 
 cdef void settle(histogram *of) noexcept nogil:
     """Count what waits: each sample does until the next one, so that nobody waits for its bucket's memory."""
-    if of.waiting:
-        of.counts[of.waiting - 1 - of.first] += 1
-        of.waiting = 0
+    cdef int32_t bucket = of.waiting - 1
+    if bucket < 0:
+        return
+    of.waiting = 0
+    if of.span:
+        of.counts[bucket - of.first] += 1
+    else:
+        insert_sorted(<uint16_t *>of.counts, <int32_t>of.total - 1, <uint16_t>bucket)
+
+
+cdef inline void insert_sorted(uint16_t *buckets, int32_t count, uint16_t bucket) noexcept nogil:
+    cdef int32_t at = count
+    while at > 0 and buckets[at - 1] > bucket:
+        at -= 1
+    memmove(buckets + at + 1, buckets + at, (count - at) * sizeof(uint16_t))
+    buckets[at] = bucket
 
 
 cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept nogil:
     """Give its memory back; it is empty then."""
     if of.counts != NULL:
-        memory.bytes -= of.span * sizeof(uint32_t)
+        memory.bytes -= of.span * sizeof(uint32_t) if of.span else of.first * sizeof(uint16_t)
         free(of.counts)
     memset(of, 0, sizeof(histogram))
 
 
 cdef double at_rank(const histogram *of, int64_t rank) noexcept nogil:
     """The value that `rank` others come before, in ns; rank < total, and nothing waits."""
-    cdef int32_t i
-    for i in range(of.span):
-        rank -= of.counts[i]
+    cdef int32_t at = 0
+    cdef uint64_t group
+    if not of.span:
+        return middle_of((<const uint16_t *>of.counts)[rank])
+    while at < of.span - GROUP:
+        group = sum_of_group(of.counts + at)
+        if <uint64_t>rank < group:
+            break
+        rank -= group
+        at += GROUP
+    while at < of.span - 1:
+        rank -= of.counts[at]
         if rank < 0:
-            return middle_of(of.first + i)
-    return middle_of(of.first + of.span - 1)
+            break
+        at += 1
+    return middle_of(of.first + at)
+
+
+cdef inline uint64_t sum_of_group(const uint32_t *counts) noexcept nogil:
+    cdef int32_t i
+    cdef uint64_t total = 0
+    for i in range(GROUP):
+        total += counts[i]
+    return total

@@ -29,6 +29,7 @@ from tcptrace.engine.sockets cimport (
     makes_row, packet_of, shown_state, take_silence, take_socket, write_key,
 )
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
+from tcptrace.engine.touched cimport begin_interval, has_rate, look_ahead_of, touch, touched_rows
 from tcptrace.records cimport (
     FLAG_ACK, FLAG_RST, FLAG_SYN, FLOW_TIME, NOTE_COUNTED, SOCKET_FOUND, SOCKET_STATE, flow_count, flow_key, packet_record,
     socket_key, socket_record, socket_view,
@@ -50,7 +51,8 @@ cdef uint64_t SURE_NS = 0x7fff_ffff_ffff_ffff
 cdef uint64_t ASK_AHEAD = 8
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
 cdef int32_t SEGMENTS_MAX = 4_000_000
-# Histograms of round-trip times, all connections together: a usual one takes 1 KB, a hostile one 18.
+# Histograms of round-trip times, all connections together: of few samples one takes 24 to 120 bytes, of more usually
+# 1 KB, a hostile one 25.
 cdef int64_t HISTOGRAMS_MAX_BYTES = 64 << 20
 
 # Indices of model.END_REASONS.
@@ -80,6 +82,7 @@ cdef class Table:
     cdef shared_memory shared
     cdef activity_list lists[ACTIVITIES]
     cdef ask_queue to_ask
+    cdef touched_rows touched
     cdef asked_socket *asked
     cdef int64_t asked_count, asked_room, without_room
     cdef connection_row *ended_rows
@@ -92,7 +95,8 @@ cdef class Table:
     cdef uint64_t unsure_ns  # since when records that do not tell may have lost ones before them
     cdef uint32_t forgotten  # the latest packet of the connections that have left, FLOW_TIME()
     cdef uint64_t last_id
-    cdef int64_t by_state[16]
+    cdef int64_t by_state[16]  # at the last refresh
+    cdef int64_t in_state[16]  # of the rows that have been counted, by engine.rows' counted_as
     cdef finding unasked
 
     def __cinit__(self, int32_t max_connections, int64_t idle_ns, int64_t closed_ns, int64_t start_ns, uint64_t seed):
@@ -111,6 +115,9 @@ cdef class Table:
         if self.to_ask.rows == NULL:
             raise MemoryError
         self.to_ask.mask = slots // 2 - 1
+        self.touched.rows = <int32_t *>calloc(max_connections, sizeof(int32_t))
+        if self.touched.rows == NULL:
+            raise MemoryError
         self.index.seed = seed
         # Pages of the table are only touched, and so only taken, as far as rows are used.
         self.memory = np.zeros(max_connections * sizeof(connection), "u1")
@@ -140,6 +147,7 @@ cdef class Table:
             self._release(&self.rows[row].ends[1])
         free(self.index.slots)
         free(self.to_ask.rows)
+        free(self.touched.rows)
         free(self.asked)
         free(self.shared.segments.items)
 
@@ -227,6 +235,7 @@ cdef class Table:
             c = &self.rows[row]
         if not is_its_count(c, p.flow_since, forgotten):
             return
+        touch(&self.touched, self.rows, row)
         by = catch_up(c, x, &counted.from_lower, now_ns)
         self._grow(&by)
         by = catch_up(c, 1 - x, &counted.from_higher, now_ns)
@@ -342,6 +351,7 @@ cdef class Table:
             c = &self.rows[self.asked[at].row]
             if c.row.in_use and c.row.id == self.asked[at].id and c.asked & 1 << self.asked[at].x:
                 take_silence(c, self.asked[at].x)
+                touch(&self.touched, self.rows, self.asked[at].row)
         self.asked_count = 0
 
     cdef uint64_t _socket(self, const socket_record *s) noexcept nogil:
@@ -360,6 +370,7 @@ cdef class Table:
         c = &self.rows[row]
         if not is_joined(c, x, s):
             return 0
+        touch(&self.touched, self.rows, row)
         if take_socket(c, x, s):
             c.row.changed = 1
             if s.event == SOCKET_STATE:
@@ -438,6 +449,7 @@ cdef class Table:
         cdef bint shut = c.reset or (is_over(c.row.src_state) and is_over(c.row.dst_state))
         self._move(row, SHUT if shut else LIVE, c.row.last_ns)
         queue_row(&self.to_ask, &c.queued, row)
+        touch(&self.touched, self.rows, row)
 
     cdef inline void _move(self, int32_t row, int kind, int64_t since_ns) noexcept nogil:
         """To the front of that list."""
@@ -461,7 +473,7 @@ cdef class Table:
     cdef void _clear(self, int32_t row, uint64_t hash) noexcept nogil:
         """The next connection's row, all zero, as it is before its first use."""
         cdef connection *c = &self.rows[row]
-        cdef uint8_t queued = c.queued
+        cdef uint8_t queued = c.queued, touched = c.touched
         if c.row.id:
             if c.told:  # few rows have sockets
                 memset(&c.row.src_socket, 0, 2 * sizeof(socket_view))
@@ -472,6 +484,8 @@ cdef class Table:
         c.row.id = self.last_id
         c.hash = hash
         c.queued = queued
+        c.touched = touched
+        touch(&self.touched, self.rows, row)
 
     cdef int32_t _add(self, uint64_t hash, const packet_record *p, int *x) noexcept nogil:
         """A row for a connection that begins with p; x becomes which end sent it."""
@@ -517,6 +531,8 @@ cdef class Table:
         self._release(&c.ends[0])
         self._release(&c.ends[1])
         c.row.in_use = 0
+        touch(&self.touched, self.rows, row)
+        self._count_as(c, 0)
         c.older = self.free_row
         self.free_row = row
 
@@ -574,21 +590,13 @@ cdef class Table:
     def refresh(self, int64_t now_ns):
         """Work out the rates since the last refresh, and the totals; seconds they are over."""
         cdef double seconds = max((now_ns - self.refreshed_ns) / 1e9, 1e-9)
-        cdef connection *c
-        cdef int32_t row
+        cdef int32_t at
         self._take_silence()
         with nogil:
-            memset(self.by_state, 0, sizeof(self.by_state))
-            for row in range(self.used):
-                c = &self.rows[row]
-                if not c.row.in_use:
-                    continue
-                self.by_state[shown_state(c) if c.told else c.row.state] += 1
-                if c.row.changed:
-                    complete_row(c)
-                if c.row.changed or c.row.sent.packets_per_s > 0 or c.row.received.packets_per_s > 0:
-                    refresh_rate(&c.row.sent, &c.ends[0], seconds)
-                    refresh_rate(&c.row.received, &c.ends[1], seconds)
+            for at in range(self.touched.count):
+                look_ahead_of(&self.touched, self.rows, at)
+                self._refresh_row(&self.rows[self.touched.rows[at]], seconds)
+        memcpy(self.by_state, self.in_state, sizeof(self.by_state))
         self.packets_per_s = (self.packets - self.previous_packets) / seconds
         self.bytes_per_s = (self.bytes - self.previous_bytes) / seconds
         self.previous_packets = self.packets
@@ -596,13 +604,42 @@ cdef class Table:
         self.refreshed_ns = now_ns
         return seconds
 
+    cdef inline void _refresh_row(self, connection *c, double seconds) noexcept nogil:
+        if not c.row.in_use:
+            return
+        self._count_as(c, 1 + (shown_state(c) if c.told else c.row.state))
+        if c.row.changed:
+            complete_row(c)
+        if c.row.changed or has_rate(c):
+            refresh_rate(&c.row.sent, &c.ends[0], seconds)
+            refresh_rate(&c.row.received, &c.ends[1], seconds)
+
+    cdef inline void _count_as(self, connection *c, uint8_t state_and_1) noexcept nogil:
+        """In the sums of states; 0: no more."""
+        if c.counted_as:
+            self.in_state[c.counted_as - 1] -= 1
+        if state_and_1:
+            self.in_state[state_and_1 - 1] += 1
+        c.counted_as = state_and_1
+
     def rows_view(self):
         """All rows ever used (model.CONNECTION, not a copy), those with in_use == 0 included."""
         return self.row_view[: self.used]
 
+    def touched_rows(self):
+        """Which rows may not be as they were at the last clear_changed(): indices, ascending (a copy)."""
+        cdef int32_t[::1] view
+        touched = np.empty(self.touched.count, "i4")
+        if self.touched.count:
+            view = touched
+            memcpy(&view[0], self.touched.rows, self.touched.count * sizeof(int32_t))
+            touched.sort()
+        return touched
+
     def clear_changed(self):
         """The interval is over: `changed` begins anew."""
-        self.row_view["changed"][: self.used] = 0
+        with nogil:
+            begin_interval(&self.touched, self.rows)
 
     def totals(self):
         """The trace so far (model.Totals); what only the source knows is left to the caller."""

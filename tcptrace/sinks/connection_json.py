@@ -1,27 +1,30 @@
 """Connection rows as flat JSON objects: the `connection` event of schema.json."""
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from tcptrace.model import (
+    ANALYSIS,
     CLOSE_KINDS,
     CLOSED_BY,
     END_REASONS,
     HANDSHAKES,
     NEAR_ENDS,
-    RECENT_PACKETS,
     SCHEMA_VERSION,
     STATES,
+    Indices,
     Rows,
     TraceInfo,
 )
-from tcptrace.records import FLAG_ACK
-from tcptrace.sinks import bulk, human
-from tcptrace.sinks.socket_json import kernel_fields
-
-Columns = dict[str, list[Any]]
+from tcptrace.records import FLAG_NAMES
+from tcptrace.sinks import human
+from tcptrace.sinks.community_ids import CommunityIds, encoded_ids
+from tcptrace.sinks.json_text import lines
+from tcptrace.sinks.json_text.lines import Column
+from tcptrace.sinks.selected import selected
+from tcptrace.sinks.services import Services
+from tcptrace.sinks.socket_json import kernel_columns
 
 _DIRECTION_INTEGERS: Final = (
     "packets",
@@ -81,123 +84,140 @@ _DIRECTION_FLOATS: Final = {
 """Name in the output: name in model.DIRECTION."""
 
 
-def connection_events(
-    rows: Rows, time: str, info: TraceInfo, *, final: bool, end_reason: str | None = None
-) -> Iterator[dict[str, Any]]:
-    """One object a row, all with the same names in the same order.
+class ConnectionLines:
+    """Makes the lines of connections, all with the same names in the same order."""
 
-    `time` is RFC 3339; `final` says that the rows' connections have ended; `end_reason` replaces the rows' own.
-    """
-    size = len(rows)
-    reasons = [end_reason] * size if end_reason else bulk.names(rows["end_reason"], END_REASONS)
-    columns: Columns = {
-        "event": ["connection"] * size,
-        "schema_version": [SCHEMA_VERSION] * size,
-        "time": [time] * size,
-        "final": [final] * size,
-        "end_reason": reasons,
-        "interface": [info.interface] * size,
-    }
-    columns |= _identity(rows)
-    columns |= _life(rows, info)
-    for name in ("sent", "received"):
-        columns |= _direction(rows, name)
-    columns |= kernel_fields(rows, info)
-    columns["last_packets"] = _last_packets(rows)
-    keys = tuple(columns)
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(keys, values, strict=True))
+    def __init__(self, info: TraceInfo) -> None:
+        self._info = info
+        self._lines = lines.Lines()
+        self._services = Services()
+        self._community_ids = CommunityIds()
+        self._interface = lines.constant("interface", info.interface)
+        self._last_packets = lines.briefs("last_packets", human.FLAG_LETTERS, ANALYSIS)
 
+    def of_table(
+        self, table: Rows, indices: Indices, time: str, *, final: bool, end_reason: str | None = None
+    ) -> bytes:
+        """A line for each of these rows of the engine's table.
 
-def _identity(rows: Rows) -> Columns:
-    versions = rows["ip_version"].tolist()
-    src, dst = bulk.packed(rows["src_addr"]), bulk.packed(rows["dst_addr"])
-    src_ports, dst_ports = rows["src_port"].tolist(), rows["dst_port"].tolist()
-    initiator_known = rows["initiator_known"].astype(bool).tolist()
-    return {
-        "connection_id": rows["id"].tolist(),
-        "community_id": list(map(human.community_id, src, src_ports, dst, dst_ports, versions)),
-        "src_ip": bulk.addresses(src, versions),
-        "src_port": src_ports,
-        "dst_ip": bulk.addresses(dst, versions),
-        "dst_port": dst_ports,
-        "ip_version": versions,
-        "vlan_id": bulk.integers(rows["vlan_id"]),
-        "service": list(map(_service, src_ports, dst_ports, initiator_known)),
-        "initiator_known": initiator_known,
-        "near_end": bulk.names(rows["near_end"], NEAR_ENDS),
-    }
+        `time` is RFC 3339; `final` says that the connections have ended; `end_reason` replaces the rows' own.
+        """
+        community_ids = self._community_ids.of(table, indices)
+        return self._encode(table, indices, [*_event(time, final), _ending(end_reason)], community_ids)
 
+    def of_ended(self, rows: Rows, indices: Indices, time: str) -> bytes:
+        """The last line of each of these rows, which have left the table."""
+        community_ids = encoded_ids(selected(rows, indices))
+        return self._encode(rows, indices, [*_event(time, True), _ending(None)], community_ids)
 
-def _service(src_port: int, dst_port: int, initiator_known: bool) -> str | None:
-    name = human.service(dst_port)
-    return human.service(src_port) if name is None and not initiator_known else name
+    def _encode(self, table: Rows, indices: Indices, event: list[Column], community_ids: list[bytes]) -> bytes:
+        rows = selected(table, indices)
+        columns = [
+            *event,
+            self._interface,
+            *_IDENTITY[:1],
+            lines.texts("community_id", community_ids),
+            *_IDENTITY[1:],
+            *self._who(rows),
+            *_life(rows, self._info.clock.wall_ns(0)),
+            *_direction(rows, "sent"),
+            *_direction(rows, "received"),
+            *kernel_columns(rows, self._info),
+            self._last_packets,
+        ]
+        return self._lines.encode(columns, table, indices)
+
+    def _who(self, rows: Rows) -> list[Column]:
+        services = self._services.of_connections(rows["src_port"], rows["dst_port"], rows["initiator_known"])
+        return [lines.choices("service", services, self._services.encoded), *_WHO]
 
 
-def _life(rows: Rows, info: TraceInfo) -> Columns:
-    return {
-        "state": bulk.names(rows["state"], STATES),
-        "src_state": bulk.names(rows["src_state"], STATES),
-        "dst_state": bulk.names(rows["dst_state"], STATES),
-        "start_time": [human.rfc3339(info.clock.wall_ns(ns)) for ns in rows["start_ns"].tolist()],
-        "last_time": [human.rfc3339(info.clock.wall_ns(ns)) for ns in rows["last_ns"].tolist()],
-        "duration_s": ((rows["last_ns"] - rows["start_ns"]) / 1e9).tolist(),
-        "handshake": bulk.names(rows["handshake"], HANDSHAKES),
-        "handshake_rtt_us": bulk.floats(rows["handshake_rtt_us"]),
-        "initial_rtt_us": bulk.floats(rows["initial_rtt_us"]),
-        "closed_by": bulk.names(rows["closed_by"], CLOSED_BY),
-        "close_kind": bulk.names(rows["close_kind"], CLOSE_KINDS),
-        "half_closed_us": bulk.floats(rows["half_closed_us"]),
-        "port_reuse": rows["port_reuse"].astype(bool).tolist(),
-        "records_lost": rows["records_lost"].tolist(),
-    }
+def _event(time: str, final: bool) -> list[Column]:
+    return [
+        lines.constant("event", "connection"),
+        lines.constant("schema_version", SCHEMA_VERSION),
+        lines.constant("time", time),
+        lines.constant("final", final),
+    ]
 
 
-def _direction(rows: Rows, name: str) -> Columns:
+def _ending(reason: str | None) -> Column:
+    return lines.constant("end_reason", reason) if reason else _END_REASON
+
+
+def _flag(name: str) -> Column:
+    return lines.choices(name, (name,), lines.encoded((False, True)))
+
+
+_END_REASON: Final = lines.choices("end_reason", ("end_reason",), lines.encoded(END_REASONS))
+_IDENTITY: Final = [
+    lines.integers("connection_id", ("id",)),
+    lines.addresses("src_ip", ("src_addr",)),
+    lines.integers("src_port", ("src_port",)),
+    lines.addresses("dst_ip", ("dst_addr",)),
+    lines.integers("dst_port", ("dst_port",)),
+    lines.integers("ip_version", ("ip_version",)),
+    lines.integers("vlan_id", ("vlan_id",)),
+]
+_WHO: Final = [
+    _flag("initiator_known"),
+    lines.choices("near_end", ("near_end",), lines.encoded(NEAR_ENDS)),
+    *(lines.choices(name, (name,), lines.encoded(STATES)) for name in ("state", "src_state", "dst_state")),
+]
+_COURSE: Final = [
+    lines.choices("handshake", ("handshake",), lines.encoded(HANDSHAKES)),
+    lines.thousandths("handshake_rtt_us", ("handshake_rtt_us",)),
+    lines.thousandths("initial_rtt_us", ("initial_rtt_us",)),
+    lines.choices("closed_by", ("closed_by",), lines.encoded(CLOSED_BY)),
+    lines.choices("close_kind", ("close_kind",), lines.encoded(CLOSE_KINDS)),
+    lines.thousandths("half_closed_us", ("half_closed_us",)),
+    _flag("port_reuse"),
+    lines.integers("records_lost", ("records_lost",)),
+]
+
+
+def _life(rows: Rows, offset_ns: int) -> list[Column]:
+    """`offset_ns` makes the trace's clock UTC."""
+    return [
+        lines.times("start_time", ("start_ns",), offset_ns),
+        lines.times("last_time", ("last_ns",), offset_ns),
+        lines.seconds("duration_s", rows["last_ns"] - rows["start_ns"]),
+        *_COURSE,
+    ]
+
+
+def _direction_fields(name: str) -> list[Column]:
+    return [
+        *(lines.integers(f"{name}_{key}", (name, key)) for key in _DIRECTION_INTEGERS),
+        *(lines.thousandths(f"{name}_{key}", (name, source)) for key, source in _DIRECTION_FLOATS.items()),
+    ]
+
+
+_DIRECTION_FIELDS: Final = {name: _direction_fields(name) for name in ("sent", "received")}
+_FLAG_WORDS: Final = lines.encoded([human.flags_words(flags) for flags in range(1 << len(FLAG_NAMES))])
+
+
+def _direction(rows: Rows, name: str) -> list[Column]:
     side = rows[name]
-    columns: Columns = {key: bulk.integers(side[key]) for key in _DIRECTION_INTEGERS}
-    columns |= {key: bulk.floats(side[source]) for key, source in _DIRECTION_FLOATS.items()}
-    columns |= _averages(rows, side)
-    columns["flags_seen"] = list(map(human.flags_words, side["flags_seen"].tolist()))
     traffic_class = side["traffic_class"]
-    columns["dscp"] = bulk.integers(traffic_class >> 2)
-    columns["ecn"] = bulk.integers(np.where(traffic_class < 0, -1, traffic_class & 3))
-    columns["mac"] = bulk.where(side["mac_known"], list(map(human.mac, bulk.packed(side["mac"]))))
-    return {f"{name}_{key}": values for key, values in columns.items()}
+    return [
+        *_DIRECTION_FIELDS[name],
+        *_averages(rows, side, name),
+        lines.choices(f"{name}_flags_seen", side["flags_seen"] & len(_FLAG_WORDS) - 1, _FLAG_WORDS),
+        lines.integers(f"{name}_dscp", traffic_class >> 2),
+        lines.integers(f"{name}_ecn", np.where(traffic_class < 0, -1, traffic_class & 3)),
+        lines.macs(f"{name}_mac", (name, "mac")),
+    ]
 
 
-def _averages(rows: Rows, side: Rows) -> Columns:
+def _averages(rows: Rows, side: Rows, name: str) -> list[Column]:
     """Bytes a second over the connection's duration; not known while that is 0."""
     elapsed_ns = rows["last_ns"] - rows["start_ns"]
     elapsed_s = np.where(elapsed_ns > 0, elapsed_ns / 1e9, np.nan)
     payload_bytes = side["payload_bytes"]
-    return {
-        "average_bytes_per_s": bulk.floats(side["bytes"] / elapsed_s),
-        "average_payload_bytes_per_s": bulk.floats(payload_bytes / elapsed_s),
-        "goodput_bytes_per_s": bulk.floats((payload_bytes - side["retransmitted_bytes"]) / elapsed_s),
-    }
-
-
-def _last_packets(rows: Rows) -> list[list[str]]:
-    starts, totals = rows["start_ns"].tolist(), rows["recent_total"].tolist()
-    return list(map(_ring, rows["recent"].tolist(), totals, starts))
-
-
-def _ring(recent: list[tuple[int, ...]], total: int, start_ns: int) -> list[str]:
-    """The ring's packets, oldest first."""
-    first = max(0, total - RECENT_PACKETS)
-    return [_brief(recent[index % RECENT_PACKETS], start_ns) for index in range(first, total)]
-
-
-def _brief(packet: tuple[int, ...], start_ns: int) -> str:
-    """One of model.PACKET_BRIEF: +0.000123 sent [P.] seq 1 ack 1 win 502 len 10 retransmission."""
-    time_ns, seq, ack, payload_bytes, window, flags, segments, received, analysis = packet
-    text = (
-        f"{(time_ns - start_ns) / 1e9:+.6f} {'received' if received else 'sent'} {human.flags_short(flags)}"
-        f" seq {seq}{f' ack {ack}' if flags & FLAG_ACK else ''} win {window} len {payload_bytes}"
-    )
-    if segments > 1:
-        text += f" ×{segments}"
-    if analysis:
-        text += "".join(f" {name}" for name in human.analysis_words(analysis))
-    return text
+    goodput_bytes = payload_bytes - side["retransmitted_bytes"]
+    return [
+        lines.thousandths(f"{name}_average_bytes_per_s", side["bytes"] / elapsed_s),
+        lines.thousandths(f"{name}_average_payload_bytes_per_s", payload_bytes / elapsed_s),
+        lines.thousandths(f"{name}_goodput_bytes_per_s", goodput_bytes / elapsed_s),
+    ]

@@ -23,7 +23,7 @@ ELLIPSIS: Final = "…"
 IP_PROTOCOL_TCP: Final = 6
 
 _PREFIXES: Final = ("", "k", "M", "G", "T", "P", "E")
-_FLAG_LETTERS: Final = "FSRP.UEWe"
+FLAG_LETTERS: Final = "FSRP.UEWe"
 """Index is the bit; tcpdump's letters."""
 _COMMUNITY_SEED: Final = b"\0\0"
 
@@ -222,7 +222,7 @@ def service(port: int) -> str | None:
 @lru_cache(maxsize=512)
 def flags_short(flags: int) -> str:
     """TCP flags as tcpdump writes them: [S.], [P.], [none]."""
-    letters = "".join(letter for bit, letter in enumerate(_FLAG_LETTERS) if flags >> bit & 1)
+    letters = "".join(letter for bit, letter in enumerate(FLAG_LETTERS) if flags >> bit & 1)
     return f"[{letters or 'none'}]"
 
 

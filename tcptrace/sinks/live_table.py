@@ -39,7 +39,7 @@ class LiveTable:
         console: Console | None = None,
     ) -> None:
         self._console = console or console_for(stream, color=color)
-        self._sort = sort
+        self._ranking = order.Ranking(sort)
         self._summary = Summary(sort, summary_rows)
         self._widths = screen.Widths()
         self._info: TraceInfo | None = None
@@ -85,7 +85,7 @@ class LiveTable:
         table = view.table()
         room = max(1, height - len(lines) - _AROUND)
         in_use = view.totals.connections
-        best = order.top(table, self._sort, room if in_use <= room else max(1, room - 1))
+        best = self._ranking.top(view, room if in_use <= room else max(1, room - 1))
         if not best.size:
             return [*lines, Text(), screen.waiting(info)]
         rows = table[best]

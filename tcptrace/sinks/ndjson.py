@@ -2,19 +2,19 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from typing import IO, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from tcptrace.model import SCHEMA_VERSION, STATES, PacketBatch, Rows, SocketBatch, TraceInfo, View
+from tcptrace.model import SCHEMA_VERSION, STATES, Indices, PacketBatch, Rows, SocketBatch, TraceInfo, View
 from tcptrace.records import COUNTERS
 from tcptrace.sinks import human
-from tcptrace.sinks.connection_json import connection_events
+from tcptrace.sinks.connection_json import ConnectionLines
 from tcptrace.sinks.elapsed import elapsed_s
 from tcptrace.sinks.packet_json import packet_events
+from tcptrace.sinks.selected import selected
 from tcptrace.sinks.socket_event_json import socket_events
 
 BATCH_LINES: Final = 512
@@ -47,6 +47,7 @@ class Ndjson:
         self._encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
         self._last_ns = 0
         self._info: TraceInfo | None = None
+        self._lines: ConnectionLines | None = None
         self._closed = False
 
     def open(self, info: TraceInfo) -> None:
@@ -82,13 +83,16 @@ class Ndjson:
         """The final line of connections that left the table."""
         if len(rows):
             self._last_ns = max(self._last_ns, int(rows["last_ns"].max()))
-        self._connections(rows, np.arange(len(rows)), final=True)
+        lines, time = self._opened_lines(), self._time()
+        for part in _batches(np.arange(len(rows))):
+            self._put(lines.of_ended(rows, part, time))
 
     def update(self, view: View) -> None:
         """A line for each connection that had a packet since the last interval."""
         self._last_ns = max(self._last_ns, view.time_ns)
-        table = view.table()
-        self._connections(table, np.flatnonzero((table["in_use"] != 0) & (table["changed"] != 0)), final=False)
+        table, touched = view.table(), view.touched()
+        rows = selected(table, touched)
+        self._connections(table, touched[(rows["in_use"] != 0) & (rows["changed"] != 0)], final=False)
 
     def close(self, view: View) -> None:
         """The final line of every connection still in the table, then the summary."""
@@ -108,17 +112,19 @@ class Ndjson:
             raise RuntimeError("open() comes first")
         return self._info
 
+    def _opened_lines(self) -> ConnectionLines:
+        if self._lines is None:
+            self._lines = ConnectionLines(self._opened())
+        return self._lines
+
     def _time(self) -> str:
         """Now, as far as the trace has got."""
         return human.rfc3339(self._opened().clock.wall_ns(self._last_ns))
 
-    def _connections(
-        self, table: Rows, indices: npt.NDArray[np.intp], *, final: bool, end_reason: str | None = None
-    ) -> None:
-        for start in range(0, len(indices), BATCH_LINES):
-            rows = table[indices[start : start + BATCH_LINES]]
-            events = connection_events(rows, self._time(), self._opened(), final=final, end_reason=end_reason)
-            self._write(events)
+    def _connections(self, table: Rows, indices: Indices, *, final: bool, end_reason: str | None = None) -> None:
+        lines, time = self._opened_lines(), self._time()
+        for part in _batches(indices):
+            self._put(lines.of_table(table, part, time, final=final, end_reason=end_reason))
 
     def _summary(self, view: View) -> dict[str, Any]:
         info, totals = self._opened(), view.totals
@@ -153,6 +159,12 @@ class Ndjson:
         return event
 
     def _write(self, events: Iterable[dict[str, Any]]) -> None:
-        text = "".join([f"{self._encode(event)}\n" for event in events])
-        self._stream.write(text if self._as_text else text.encode("ascii"))
+        self._put("".join([f"{self._encode(event)}\n" for event in events]).encode("ascii"))
+
+    def _put(self, text: bytes) -> None:
+        self._stream.write(text.decode("ascii") if self._as_text else text)
         self._stream.flush()
+
+
+def _batches(indices: Indices) -> Iterator[Indices]:
+    return (indices[start : start + BATCH_LINES] for start in range(0, len(indices), BATCH_LINES))

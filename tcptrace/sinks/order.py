@@ -1,6 +1,7 @@
 """Which connections a table shows, and in which order.
 
-The cost is a few passes over one or two fields of the table; only what is shown is sorted.
+Rows are far apart in memory: reading one field of all of them costs more than all else here.  So the fields to sort by
+are kept beside each other; only what is shown is sorted.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tcptrace.model import Rows
+from tcptrace.model import Indices, Rows, View
 from tcptrace.sinks import sockets
+from tcptrace.sinks.selected import selected
 
 Key = npt.NDArray[Any]
-Indices = npt.NDArray[np.intp]
 
 
 def _descending(values: Key) -> Key:
@@ -92,10 +93,49 @@ _KEYS: Final[dict[str, Callable[[Rows], Sequence[Key]]]] = {
 
 def top(table: Rows, key: str, limit: int) -> Indices:
     """Indices of the first `limit` rows by `key`, in order; ties by id, unknown last, empty rows passed over."""
-    candidates = np.flatnonzero(table["in_use"].copy())
+    return _first(table["in_use"].copy(), _keys(table, key), limit)
+
+
+class Ranking:
+    """The same at each update: of the table only what was touched is read, the rest is remembered."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._in_use: Key = np.zeros(0, "u1")
+        self._keys: list[Key] = []
+
+    def top(self, view: View, limit: int) -> Indices:
+        """As `top` of the view's table.  To be asked at every update: it sees only what it is told of."""
+        table = view.table()
+        size, known = len(table), len(self._in_use)
+        if known == 0 or size < known:  # the first one, or another table
+            self._in_use, self._keys = table["in_use"].copy(), _keys(table, self._key)
+        else:
+            self._take(table, view.touched(), size - known)
+        return _first(self._in_use, self._keys, limit)
+
+    def _take(self, table: Rows, touched: Indices, added: int) -> None:
+        if added:
+            self._in_use = np.pad(self._in_use, (0, added))
+            self._keys = [np.pad(values, (0, added)) for values in self._keys]
+        rows = selected(table, touched)
+        self._in_use[touched] = rows["in_use"]
+        for values, new in zip(self._keys, _keys(rows, self._key), strict=True):
+            values[touched] = new
+
+
+def _keys(rows: Rows, key: str) -> list[Key]:
+    """What to sort by, the most important first; all of them arrays of their own."""
+    return [np.array(values) for values in (*_KEYS[key](rows), rows["id"])]
+
+
+def _first(in_use: Key, keys: Sequence[Key], limit: int) -> Indices:
+    """Of rows with these keys, indices of the first `limit` that are in use, in order."""
+    candidates = np.flatnonzero(in_use)
     if limit <= 0 or candidates.size == 0:
         return candidates[:0]
-    keys = [values[candidates] for values in (*_KEYS[key](table), table["id"])]
+    if candidates.size < len(in_use):
+        keys = [values[candidates] for values in keys]
     chosen = _smallest(keys, min(limit, candidates.size))
     in_order = np.lexsort([values[chosen] for values in reversed(keys)])
     return candidates[chosen[in_order]]

@@ -69,7 +69,7 @@ class PlainTable:
         console: Console | None = None,
     ) -> None:
         self._console = console or console_for(stream, color=color, width=width)
-        self._sort = sort
+        self._ranking = order.Ranking(sort)
         self._rows = rows
         self._summary = Summary(sort, summary_rows)
         self._widths = screen.Widths()
@@ -95,8 +95,7 @@ class PlainTable:
         """One header and table; nothing while there is no connection."""
         if self._info is None:
             return
-        table = view.table()
-        rows = table[order.top(table, self._sort, self._rows)]
+        rows = view.table()[self._ranking.top(view, self._rows)]
         if not len(rows):
             return
         width = self._console.width

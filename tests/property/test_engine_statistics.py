@@ -60,47 +60,63 @@ def test_percentiles_are_numpys(round_trips_ns: list[int]) -> None:
 # --- Memory.
 
 
-def longest_and_shortest(connections: int, first_port: int, start_ns: int) -> np.ndarray:
-    """Two samples of what the client sends: 1 ns, and eleven days."""
-    times = [0, 1, 2, 2 + LONGEST_NS]
-    records = np.zeros((len(times), connections), PACKET_RECORD)
-    for place, (row, after_ns) in enumerate(zip(records, times, strict=True)):
+KEPT_ONE_BY_ONE = 60
+"""So many samples; then they are counted by buckets."""
+
+
+def shortest_and_longest(connections: int, samples: int, first_port: int, start_ns: int) -> np.ndarray:
+    """Samples of what the client sends: 1 ns each, and at last eleven days."""
+    records = np.zeros((2 * samples, connections), PACKET_RECORD)
+    for place, row in enumerate(records):
         here, there = ("src", "dst") if place % 2 == 0 else ("dst", "src")
-        row["time_ns"] = start_ns + after_ns
+        row["time_ns"] = start_ns + place
         row[f"{here}_addr"], row[f"{there}_addr"] = raw_address("10.0.0.1"), raw_address("10.0.0.2")
         row[f"{here}_port"], row[f"{there}_port"] = first_port + np.arange(connections), 443
-        # A hole before the second segment.
-        row["seq"] = (100, 0, 300, 0)[place]
-        row["ack"] = (0, 200, 0, 400)[place]
+        # A hole before each segment.
+        row["seq"] = 200 * (place // 2) + 100 if place % 2 == 0 else 0
+        row["ack"] = 0 if place % 2 == 0 else 200 * (place // 2) + 200
         row["payload_bytes"] = 100 if place % 2 == 0 else 0
         row["flags"] = FLAG_ACK
+    records["time_ns"][-1] = records["time_ns"][-2] + LONGEST_NS
     records["segments"], records["frame_bytes"], records["ip_version"] = 1, 154, 4
     return records.reshape(-1)
 
 
+def test_few_samples_take_little_memory() -> None:
+    """However far they are apart."""
+    count = 20_000
+    table = new_table(max_connections=count)
+    records = shortest_and_longest(count, 2, 1_000, 10**12)
+    assert table.process(records) == len(records)
+    table.refresh(2 * LONGEST_NS)
+    assert (live_rows(table)["sent"]["rtt_p50_us"] == (LONGEST_NS + 1) / 2_000).all()
+    assert table.totals().rtt_percentiles_dropped == 0
+
+
 def test_memory_of_percentiles_is_bounded() -> None:
     """Each histogram as wide as it can be: 64 MiB hold a few thousand; of the others the percentiles are not known."""
-    count = 10_000
+    count, samples = 5_000, KEPT_ONE_BY_ONE + 1
     table = new_table(max_connections=2 * count, idle_s=1)
-    records = longest_and_shortest(count, 1_000, 10**12)
+    records = shortest_and_longest(count, samples, 1_000, 10**12)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert table.process(records) == len(records)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
     table.refresh(2 * LONGEST_NS)
     rows = live_rows(table)["sent"]
-    assert (rows["rtt_count"] == 2).all()
+    assert (rows["rtt_count"] == samples).all()
     assert (rows["rtt_max_us"] == LONGEST_NS / 1_000).all()
     known = ~np.isnan(rows["rtt_p50_us"])
     assert 1_000 < known.sum() < count
     assert table.totals().rtt_percentiles_dropped == count - known.sum()
-    assert (rows["rtt_p50_us"][known] == (LONGEST_NS + 1) / 2_000).all()
+    assert (rows["rtt_p50_us"][known] == 0.001).all()
+    assert (rows["rtt_p99_us"][known] == LONGEST_NS / 1_000).all()
     assert not np.isnan(rows["rtt_stddev_us"]).any()
 
     # All leave; their memory serves the next ones.
     while not table.expire(4 * LONGEST_NS):
         table.take_ended()
     table.take_ended()
-    few = longest_and_shortest(1_000, 1_000, 5 * LONGEST_NS)
+    few = shortest_and_longest(1_000, samples, 1_000, 5 * LONGEST_NS)
     assert table.process(few) == len(few)
     table.refresh(9 * LONGEST_NS)
     assert not np.isnan(live_rows(table)["sent"]["rtt_p50_us"]).any()

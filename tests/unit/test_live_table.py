@@ -416,6 +416,9 @@ class View:
     def table(self):
         return self.rows
 
+    def touched(self):
+        return range(len(self.rows))
+
 
 sink = getattr(import_module(f"tcptrace.sinks.{module}"), name)(stream)
 sink.open(info)

@@ -114,3 +114,59 @@ def test_rates_are_as_a_plain_sort_has_them(values: list[tuple[float, bool]], li
 def test_an_empty_table() -> None:
     assert ids(np.zeros(8, CONNECTION), "src", 5) == []
     assert ids(np.zeros(0, CONNECTION), "rate", 5) == []
+
+
+class ChangingView:
+    """A table of which some rows change from update to update."""
+
+    def __init__(self, rows: Rows, touched: list[int]) -> None:
+        self.rows = rows
+        self.indices = np.array(sorted(touched), "i4")
+
+    def table(self) -> Rows:
+        return self.rows
+
+    def touched(self) -> np.ndarray:
+        return self.indices
+
+
+def shuffled(rows: Rows, rng: np.random.Generator, indices: list[int]) -> None:
+    """New values for these rows, few different ones, so that there are ties."""
+    for index in indices:
+        row = rows[index]
+        row["in_use"] = rng.integers(0, 4) > 0
+        row["id"] = rng.integers(1, 1 << 40)
+        row["start_ns"], row["last_ns"] = rng.integers(0, 3), rng.integers(3, 6)
+        row["state"], row["near_end"] = rng.integers(0, 11), rng.integers(0, 4)
+        row["src_addr"], row["dst_addr"] = rng.integers(0, 2, 16), rng.integers(0, 2, 16)
+        row["src_port"], row["dst_port"] = rng.integers(0, 3, 2)
+        row["handshake_rtt_us"] = rng.choice([NAN, 1.0, 2.0])
+        for direction in (row["sent"], row["received"]):
+            direction["bytes_per_s"], direction["rtt_smoothed_us"] = rng.choice([NAN, 0.0, 5.0], 2)
+            direction["bytes"], direction["packets"], direction["retransmissions"] = rng.integers(0, 3, 3)
+        for end in (row["src_socket"], row["dst_socket"]):
+            end["time_ns"], end["pid"], end["srtt_us"] = rng.integers(0, 2), *rng.integers(-1, 3, 2)
+            end["cwnd_packets"], end["state"] = rng.integers(-1, 3), rng.integers(0, 13)
+            end["comm"][:2] = rng.integers(0, 3, 2)
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_remembered_is_as_the_whole_table(key: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    memory = np.zeros(200, CONNECTION)
+    ranking, size = order.Ranking(key), 0
+    for _ in range(20):
+        added = int(rng.integers(0, 10))
+        touched = set(rng.integers(0, size, 5).tolist() if size else ()) | set(range(size, size + added))
+        size += added
+        rows = memory[:size]
+        shuffled(rows, rng, sorted(touched))
+        limit = int(rng.integers(0, 60))
+        assert ranking.top(ChangingView(rows, list(touched)), limit).tolist() == order.top(rows, key, limit).tolist()
+
+
+def test_another_table_is_read_anew(table: Rows) -> None:
+    ranking = order.Ranking("bytes")
+    assert table["id"][ranking.top(ChangingView(table, []), 9)].tolist() == [2, 3, 1, 5]
+    assert table["id"][ranking.top(ChangingView(table[:2], []), 9)].tolist() == [2, 1]

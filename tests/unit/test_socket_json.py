@@ -19,8 +19,9 @@ from tcptrace.records import (
     SOCKET_STATE,
     SOCKET_VIEW,
 )
+from tcptrace.sinks.json_text.lines import Lines
 from tcptrace.sinks.ndjson import BATCH_LINES, Ndjson, schema
-from tcptrace.sinks.socket_json import kernel_fields
+from tcptrace.sinks.socket_json import kernel_columns
 
 from .handmade import START_NS, raw_address, socket_view
 
@@ -47,8 +48,8 @@ def validator() -> Any:
 
 
 def fields_of(rows: Rows, info: TraceInfo) -> list[dict[str, Any]]:
-    columns = kernel_fields(rows, info)
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    text = Lines().encode(kernel_columns(rows, info), rows, np.arange(len(rows)))
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_every_number_comes_out_under_its_name(make_row: Any, put_socket: Any, info: TraceInfo) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tcptrace.errors import MissingFeatureError
 from tcptrace.sources.live.bcc_loader import import_bcc
+from tcptrace.sources.live.compiler_memory import give_back
 from tcptrace.sources.live.guard import Guard
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.packet_programs import FLOWS, PacketPrograms
@@ -56,6 +57,10 @@ class Opening:
     def _compile(self, load: Callable[..., PacketPrograms], options: ProbeOptions | None) -> None:
         # A signal while the kernel verifies a program makes it give up (EAGAIN); the main thread takes them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._load(load, options)
+        give_back()
+
+    def _load(self, load: Callable[..., PacketPrograms], options: ProbeOptions | None) -> None:
         try:
             if options is not None:
                 try:

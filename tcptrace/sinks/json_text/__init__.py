@@ -1,0 +1,1 @@
+"""Columns of numpy arrays as lines of JSON, compiled: what --json spends its time on."""
