@@ -15,7 +15,7 @@ sys.path.append(str(HERE.parent / "tests" / "netns"))
 
 from measure import Question, machine, show, write  # noqa: E402
 
-QUESTIONS = ("packet_cost", "ring_to_table", "overload")
+QUESTIONS = ("packet_cost", "ring_to_table", "captures", "start_up", "idle", "overload")
 RESULTS = HERE.parent / "build" / "bench.json"
 
 
