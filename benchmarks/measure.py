@@ -62,8 +62,13 @@ def show(question: Question) -> None:
     for figure in question.figures:
         low, high = figure.quartiles
         ratio = "" if figure is question.figures[0] else f"{question.ratio(figure):.2f}"
-        table.add_row(figure.subject, f"{figure.median:,.4g}", f"{low:,.4g} – {high:,.4g}", ratio)
+        table.add_row(figure.subject, readable(figure.median), f"{readable(low)} – {readable(high)}", ratio)
     Console(width=100).print(table)
+
+
+def readable(value: float) -> str:
+    """Four digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def machine() -> dict[str, str]:

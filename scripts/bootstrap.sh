@@ -39,6 +39,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     services) "$PYTHON" -c 'import socket; socket.getservbyname("https")' ;;
     iproute) command -v ip && command -v ss && command -v tc ;;
     procps) command -v ps ;;
+    ostermanns-tcptrace) ls /usr/bin/tcptrace ;; # our name, too: no other place counts
     debian-keys) ls /usr/share/keyrings/debian-archive-keyring.gpg ;;
     *) command -v "$1" ;;
     esac
@@ -56,6 +57,7 @@ package() { # MANAGER THING
     apt-get:services) echo netbase ;;
     apt-get:iproute) echo iproute2 ;;
     apt-get:capinfos) echo tshark wireshark-common ;;
+    apt-get:ostermanns-tcptrace) echo tcptrace ;;
     apt-get:xz) echo xz-utils ;;
     apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
     apt-get:dpkg-deb) echo dpkg ;;
@@ -200,7 +202,8 @@ test)
     stamp test
     ;;
 bench)
-    install_system iproute
+    install_system iproute tcpdump tshark
+    ! offered tcptrace || install_system ostermanns-tcptrace # where there is none, its row is missing
     install_python "*pyproject['project']['optional-dependencies']['bench']"
     ;;
 test-tools)
@@ -210,5 +213,5 @@ test-tools)
 kernels)
     install_system qemu-system-x86_64 apt-get dpkg-deb debian-keys
     ;;
-*) die "usage: scripts/bootstrap.sh run | test | test-tools | kernels" ;;
+*) die "usage: scripts/bootstrap.sh run | test | test-tools | bench | kernels" ;;
 esac
