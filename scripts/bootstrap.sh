@@ -57,6 +57,7 @@ package() { # MANAGER THING
     apt-get:services) echo netbase ;;
     apt-get:iproute) echo iproute2 ;;
     apt-get:capinfos) echo tshark wireshark-common ;;
+    apt-get:tcptop-bpfcc) echo bpfcc-tools ;;
     apt-get:ostermanns-tcptrace) echo tcptrace ;;
     apt-get:xz) echo xz-utils ;;
     apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
@@ -203,6 +204,7 @@ test)
     ;;
 bench)
     install_system iproute tcpdump tshark
+    ! offered bpfcc-tools || install_system tcptop-bpfcc
     ! offered tcptrace || install_system ostermanns-tcptrace # where there is none, its row is missing
     install_python "*pyproject['project']['optional-dependencies']['bench']"
     ;;
