@@ -25,6 +25,7 @@ def main() -> None:
     asked = sys.argv[1:] or list(QUESTIONS)
     if unknown := set(asked) - set(QUESTIONS):
         sys.exit(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    os.environ.pop("PYTHONUNBUFFERED", None)  # containers have it, users' shells do not: a system call a line
     print(", ".join(machine().values()))
     answers: list[Question] = []
     for name in asked:
