@@ -84,7 +84,12 @@ def show(question: Question) -> None:
 
 def _median_and_quartiles(figure: Figure) -> list[str]:
     low, high = figure.quartiles
-    return [f"{figure.median:,.4g}", f"{low:,.4g} – {high:,.4g}"]
+    return [readable(figure.median), f"{readable(low)} – {readable(high)}"]
+
+
+def readable(value: float) -> str:
+    """Four digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def machine() -> dict[str, str]:

@@ -15,7 +15,16 @@ sys.path.append(str(HERE.parent / "tests" / "netns"))
 
 from measure import Question, machine, show, write  # noqa: E402
 
-QUESTIONS = ("packet_cost", "ring_to_table", "overload", "host_cost", "scale")
+QUESTIONS = (
+    "packet_cost",
+    "ring_to_table",
+    "overload",
+    "host_cost",
+    "scale",
+    "captures",
+    "start_up",
+    "idle",
+)
 RESULTS = HERE.parent / "build" / "bench.json"
 
 
@@ -25,6 +34,7 @@ def main() -> None:
     asked = sys.argv[1:] or list(QUESTIONS)
     if unknown := set(asked) - set(QUESTIONS):
         sys.exit(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    os.environ.pop("PYTHONUNBUFFERED", None)  # containers have it, users' shells do not: a system call a line
     print(", ".join(machine().values()))
     answers: list[Question] = []
     for name in asked:

@@ -39,6 +39,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     services) "$PYTHON" -c 'import socket; socket.getservbyname("https")' ;;
     iproute) command -v ip && command -v ss && command -v tc ;;
     procps) command -v ps && command -v sysctl ;;
+    ostermanns-tcptrace) ls /usr/bin/tcptrace ;; # our name, too: no other place counts
     debian-keys) ls /usr/share/keyrings/debian-archive-keyring.gpg ;;
     *) command -v "$1" ;;
     esac
@@ -57,6 +58,8 @@ package() { # MANAGER THING
     apt-get:iproute) echo iproute2 ;;
     apt-get:capinfos) echo tshark wireshark-common ;;
     apt-get:taskset | dnf:taskset | pacman:taskset | zypper:taskset) echo util-linux ;;
+    apt-get:tcptop-bpfcc) echo bpfcc-tools ;;
+    apt-get:ostermanns-tcptrace) echo tcptrace ;;
     apt-get:xz) echo xz-utils ;;
     apt-get:qemu-system-x86_64) echo qemu-system-x86 ;;
     apt-get:dpkg-deb) echo dpkg ;;
@@ -202,6 +205,8 @@ test)
     ;;
 bench)
     install_system iproute procps ethtool taskset iperf3 sockperf tcpdump tshark
+    ! offered bpfcc-tools || install_system tcptop-bpfcc
+    ! offered tcptrace || install_system ostermanns-tcptrace # where there is none, its row is missing
     install_python "*pyproject['project']['optional-dependencies']['bench']"
     ;;
 test-tools)

@@ -81,10 +81,11 @@ def _text(options: Options, out: TextIO) -> "Sink":
         from tcptrace.sinks.packet_log import PacketLog
 
         return PacketLog(out, sort=options.sort, color=options.color)
-    from tcptrace.sinks.live_table import LiveTable, is_usable
+    if not options.files:
+        from tcptrace.sinks.live_table import LiveTable, is_usable
 
-    if is_usable(out) and not options.files:
-        return LiveTable(out, sort=options.sort, color=options.color)
+        if is_usable(out):
+            return LiveTable(out, sort=options.sort, color=options.color)
     from tcptrace.sinks.plain_table import PlainTable
 
     return PlainTable(out, sort=options.sort, color=options.color)
