@@ -53,7 +53,8 @@ class CaptureSource:
         self._stopped = False
         self._open_files = set(range(len(paths)))
         arena_bytes = _ARENA_BYTES if keep_frames else 0
-        self._out = Chunk(READ_RECORDS, arena_bytes)
+        self._out = Chunk(READ_RECORDS, arena_bytes)  # of several files
+        self._handed_on = self._out, 0, 0
         try:
             self._open(paths, expression, arena_bytes)
         except BaseException:
@@ -85,8 +86,36 @@ class CaptureSource:
 
     def read(self, timeout_s: float) -> npt.NDArray[Any]:
         """The next records, possibly none after `timeout_s` (a slow stream); valid until the next call."""
-        self._out.clear()
         deadline = time.monotonic() + timeout_s
+        if len(self._readings) == 1:
+            self._read_one(deadline)
+        else:
+            self._read_merged(deadline)
+        chunk, first, end = self._handed_on
+        return chunk.records[first:end]
+
+    def _read_one(self, deadline: float) -> None:
+        """The only file's records are in order where they are: no copy of them is made."""
+        first = self._handed_on[2] if self._handed_on[0] is self._readings[0].chunk else 0
+        while not self.finished:
+            reading = self._readings[0]
+            while not reading.chunk.done and (left_s := deadline - time.monotonic()) > 0:
+                reading.wait(left_s)
+            chunk, done, last_ns = reading.chunk, reading.chunk.done, reading.chunk.last_ns
+            end = len(chunk)
+            self._handed_on = chunk, first, end
+            if end > first:
+                self._now_ns = int(chunk.records["time_ns"][end - 1])
+                return
+            self._now_ns = last_ns or self._now_ns
+            if not done:
+                return
+            self._next_chunk(0)
+            first = 0
+        self._handed_on = self._out, 0, 0
+
+    def _read_merged(self, deadline: float) -> None:
+        self._out.clear()
         while not self.finished and (file := self._merge_more()) >= 0:
             if self._go_on_with(file):
                 continue
@@ -94,7 +123,7 @@ class CaptureSource:
             if len(self._out) or left_s <= 0:
                 break
             self._readings[file].wait(left_s)
-        return self._out.records[: len(self._out)]
+        self._handed_on = self._out, 0, len(self._out)
 
     def _merge_more(self) -> int:
         """The number of the file without which it does not go on; negative: enough for now."""
@@ -107,20 +136,25 @@ class CaptureSource:
     def _go_on_with(self, file: int) -> bool:
         """Whether there is more of the file now, or it has ended."""
         reading = self._readings[file]
-        chunk, done, last_ns = reading.chunk, reading.chunk.done, reading.chunk.last_ns
+        done, last_ns = reading.chunk.done, reading.chunk.last_ns
         if not self._merge.is_used_up(file):
             return True
         if len(self._open_files) == 1 and last_ns:
             self._now_ns = last_ns
         if not done:
             return False
-        self._counters.update(chunk.counters())
-        self._unordered += chunk.unordered
+        self._merge.put(file, self._next_chunk(file))
+        return True
+
+    def _next_chunk(self, file: int) -> Chunk | None:
+        """After the file's chunk is done and used up; None if the file has ended."""
+        reading = self._readings[file]
+        self._counters.update(reading.chunk.counters())
+        self._unordered += reading.chunk.unordered
         following = reading.next_chunk()
-        self._merge.put(file, following)
         if following is None:
             self._end(file)
-        return True
+        return following
 
     def _end(self, file: int) -> None:
         self._open_files.discard(file)
@@ -129,7 +163,9 @@ class CaptureSource:
 
     def frames(self) -> Frames | None:
         """The frames of the records that the last read() returned; None unless they are kept."""
-        return self._out.kept_frames()
+        chunk, first, end = self._handed_on
+        kept = chunk.kept_frames()
+        return None if kept is None else kept.part(first, end)
 
     def read_sockets(self) -> npt.NDArray[Any]:
         """None: a file knows nothing of sockets."""
