@@ -84,15 +84,16 @@ def ask() -> list[Question]:
         Program("tshark -q -z conv,tcp", ["tshark", "-q", "-z", "conv,tcp", "-r"], MEDIUM),
         Program("scapy, which only counts conversations", [sys.executable, "-P", "-c", SCAPY], SMALL),
     ]
-    note = "Ostermann's tcptrace is not available here"
+    note = "slow programs are not asked for the larger files"
     if is_ostermanns():
         programs.insert(2, Program("Ostermann's tcptrace -l -r -n", [OSTERMANN, "-l", "-r", "-n"], LARGE))
-        note = ""
-    check_files()
+    else:
+        note += "; Ostermann's tcptrace is not available here"
+    connections = [checked_connections(packets) for packets in ROUNDS]
     questions = [whole_runs(programs, packets, note) for packets in ROUNDS]
     questions += [cpu_time([one for one in programs if one.largest >= packets], packets) for packets in (MEDIUM, LARGE)]
     through = [one for one in programs if one.largest == LARGE]
-    return [*questions, without_start(through), memory(programs)]
+    return [*questions, without_start(through), memory(programs, connections)]
 
 
 def whole_runs(programs: list[Program], packets: int, note: str) -> Question:
@@ -117,31 +118,32 @@ def without_start(programs: list[Program]) -> Question:
     return Question("Captures, start excluded: of one size beside the next smaller", "packets/s", figures)
 
 
-def memory(programs: list[Program]) -> Question:
+def memory(programs: list[Program], connections: list[int]) -> Question:
     figures = [
         Figure(f"{one.name}, {packets:,} packets", [run.peak_bytes / 2**20 for run in one.counted(packets)])
         for one in programs
         for packets in reversed(ROUNDS)
         if packets in one.runs
     ]
-    connections = ", ".join(f"{seen_by_tcptrace(made(packets))[0]:,}" for packets in ROUNDS)
-    note = f"the files have {connections} connections"
+    note = f"the files have {', '.join(f'{count:,}' for count in connections)} connections"
     return Question("Captures: the most memory that was resident", "MiB", figures, note)
 
 
 # --- Whether the files are what they should be, in other programs' eyes
 
 
-def check_files() -> None:
-    for packets in ROUNDS:
-        ours = seen_by_tcptrace(made(packets))
-        judges = [seen_by_tshark] if packets <= MEDIUM else []
-        if is_ostermanns():
-            judges.append(seen_by_ostermanns)
-        for judge in judges:
-            seen = judge(made(packets))
-            if not seen == ours == (ours[0], packets):
-                sys.exit(f"{made(packets)}: {ours} connections and packets for tcptrace, {seen} {judge.__name__}")
+def checked_connections(packets: int) -> int:
+    """How many connections the file has, all agreed."""
+    path = made(packets)
+    ours = seen_by_tcptrace(path)
+    judges = [seen_by_tshark] if packets <= MEDIUM else []
+    if is_ostermanns():
+        judges.append(seen_by_ostermanns)
+    for judge in judges:
+        seen = judge(path)
+        if not seen == ours == (ours[0], packets):
+            sys.exit(f"{path}: {ours} connections and packets {seen_by_tcptrace.__name__}, {seen} {judge.__name__}")
+    return ours[0]
 
 
 def seen_by_tcptrace(path: Path) -> tuple[int, int]:

@@ -40,6 +40,7 @@ ABILITIES: Final[Mapping[str, Sequence[str]]] = {
         "test_process_filters.py::test_many_at_once",
     ),
     "netem": ("test_netem.py", "test_retransmission_counts.py::test_a_link_that_loses_one_in_a_hundred[kprobes]"),
+    "overload": ("test_overload.py",),
     "cleanup": (
         "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[True]",
         "test_guard_end.py::test_killed_when_attached",
