@@ -86,7 +86,7 @@ cdef class Table:
     cdef asked_socket *asked
     cdef int64_t asked_count, asked_room, without_room
     cdef connection_row *ended_rows
-    cdef object ended_memory
+    cdef object ended_memory, none_ended
     cdef int32_t ended_count, max_connections, used, free_row
     cdef int64_t idle_ns, closed_ns, refreshed_ns
     cdef int64_t packets, bytes, payload_bytes, previous_packets, previous_bytes
@@ -125,6 +125,7 @@ cdef class Table:
         self.rows = <connection *>&view[0]
         self.row_view = self.memory.view(_strided(model.CONNECTION, sizeof(connection)))
         self.ended_memory = np.zeros(ENDED_MAX, model.CONNECTION)
+        self.none_ended = np.zeros(0, model.CONNECTION)
         view = self.ended_memory.view("u1")
         self.ended_rows = <connection_row *>&view[0]
         self.shared.segments.limit = SEGMENTS_MAX
@@ -583,6 +584,8 @@ cdef class Table:
 
     def take_ended(self):
         """Rows (a copy) of the connections that left since the last call."""
+        if self.ended_count == 0:
+            return self.none_ended  # even a copy of nothing takes numpy 0.07 ms, for so many fields
         taken = self.ended_memory[: self.ended_count].copy()
         self.ended_count = 0
         return taken

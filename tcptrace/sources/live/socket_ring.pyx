@@ -67,8 +67,9 @@ cdef class SocketRing:
             with nogil:
                 count = self._drain(<socket_record *>&view[0])
             self.taken += count
-            told.append(self.buffer[:count].copy())
-        if count == 0 and len(told) == 2 and not len(self.waiting):
+            if count: # even a copy of nothing takes numpy 0.03 ms, for so many fields
+                told.append(self.buffer[:count].copy())
+        if len(told) == 1 and not len(self.waiting):
             return self.waiting
         records = np.concatenate(told)
         records = records[np.argsort(records["time_ns"], kind="stable")]
