@@ -14,6 +14,9 @@ from tcptrace.records import SOCKET_FOUND, SOCKET_RETRANSMISSION, SOCKET_STATE, 
 
 # How long a read may wait: as long as the kernel side keeps a packet back (a tick), and a Ctrl-C goes unnoticed.
 READ_TIMEOUT_S: Final = 0.02
+# While nothing has come for a second: waking costs more than the rest then.
+IDLE_READ_TIMEOUT_S: Final = 0.05
+IDLE_AFTER_NS: Final = 1_000_000_000
 # Sockets asked for at the end of an interval: about 5 us each.
 ASKED_SOCKETS: Final = 2000
 
@@ -144,6 +147,7 @@ class Pipeline:
     _shown: bool = field(default=False, init=False)
     _due_ns: int = field(default=0, init=False)
     _last_ns: int = field(default=0, init=False)  # of the last record taken
+    _active_ns: int = field(default=0, init=False)  # when a live source last had records
     _broken: TcptraceError | None = field(default=None, init=False)
 
     def run(self) -> None:
@@ -179,15 +183,23 @@ class Pipeline:
 
     def _live_step(self) -> None:
         """What the source has now; an interval ends by the clock."""
-        self._take_all(self.source.read(READ_TIMEOUT_S))
+        records = self.source.read(self._timeout_s(self.source.now_ns()))
+        self._take_all(records)
         self._take_sockets(self.source.read_sockets())
         self._take_flow_counts()
         now_ns = self.source.now_ns()
+        self._active_ns = now_ns if len(records) else self._active_ns
         # The first packets are shown at once, not after a first interval.
         if now_ns >= self._due_ns or (self._packets and not self._shown):
             self._shown = self._shown or self._packets > 0
             self._due_ns = now_ns + self._interval_ns()
             self._end_interval(self.source.complete_ns())
+
+    def _timeout_s(self, now_ns: int) -> float:
+        """How long to wait for records: longer while there are none, but not past the interval's end."""
+        if now_ns - self._active_ns < IDLE_AFTER_NS:
+            return READ_TIMEOUT_S
+        return min(IDLE_READ_TIMEOUT_S, max(READ_TIMEOUT_S, (self._due_ns - now_ns) / 1e9))
 
     def _recorded_step(self) -> None:
         """The next records of a file; an interval ends before the first record past it."""

@@ -4,6 +4,7 @@ import atexit
 import os
 from typing import IO, Final
 
+from rich.cells import cached_cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -15,6 +16,8 @@ from tcptrace.sinks.plain_table import console_for, print_lines
 from tcptrace.sinks.summary import Summary
 
 _AROUND: Final = 2
+# Texts whose widths Rich may keep: most are numbers that do not come again, and 4,096 of them take 2 MB.
+_WIDTHS_KEPT: Final = 1024
 """Lines that are neither header nor row: the empty one between them and the headings."""
 
 
@@ -73,6 +76,8 @@ class LiveTable:
         """Draws the screen anew, in the size that the terminal has now."""
         if self._live is None or self._info is None:
             return
+        if cached_cell_len.cache_info().currsize > _WIDTHS_KEPT:
+            cached_cell_len.cache_clear()
         try:
             self._live.update(Group(*self._lines(self._info, view)), refresh=True)
         except BaseException:
