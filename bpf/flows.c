@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * What records do not tell: packets whose record did not reach the ring are counted with their connection, so that a lost
- * record costs detail, never a count.  Records written after a loss, and long enough to be sure that the counts have been
- * read, say what was lost of their connection before.  While nothing is lost, nothing is looked up.
- * Compiled into packet.c.  Set by the loader: FLOWS_MAX, and TELL_NS, for how long after a loss.
+ * record costs detail, never a count.  Records written after a loss, until the reader has read the counts, say what was
+ * lost of their connection before.  While nothing is lost, nothing is looked up.
+ * Compiled into packet.c.  Set by the loader: FLOWS_MAX.
  */
 
 /* To bcc just bytes: for each field of a struct it would generate code to print it. */
@@ -15,25 +15,39 @@ struct flow_count_bytes {
 };
 
 BPF_TABLE("lru_hash", struct flow_key_bytes, struct flow_count_bytes, flows, FLOWS_MAX);
-/* Until when records say what was lost, on all CPUs. */
-BPF_ARRAY(told_until_ns, __u64, 1);
 
-static __always_inline int is_told_of_losses(__u64 now)
+/* To bcc a number each. */
+enum loss_time {
+	LOSSES_UNTIL_NS, /* a little past the last loss, on any CPU: records were lost, or may be until then */
+	/* Both written by the reader, with no loss under way: */
+	COUNTS_READ_NS,  /* what was lost before has been read, and taken in */
+	LOSS_BOUT,       /* how often that has happened */
+	LOSS_TIMES,
+};
+BPF_ARRAY(loss_times, __u64, LOSS_TIMES);
+/* So that what all CPUs read for each packet is written seldom. */
+#define LOSS_SPAN_NS 100000000ull
+
+static __always_inline __u64 *loss_time(int which)
 {
-	int zero = 0;
-	__u64 *until = told_until_ns.lookup(&zero);
-
-	return until && now < *until;
+	return loss_times.lookup(&which);
 }
 
-/* Something is lost at `now`: this is written seldom, as all CPUs read it for each packet. */
+/* Something is lost at `now`. */
 static __always_inline void tell_of_losses(__u64 now)
 {
-	int zero = 0;
-	__u64 *until = told_until_ns.lookup(&zero);
+	__u64 *until = loss_time(LOSSES_UNTIL_NS);
 
-	if (until && *until < now + TELL_NS / 2)
-		*until = now + TELL_NS;
+	if (until && *until < now + LOSS_SPAN_NS / 2)
+		*until = now + LOSS_SPAN_NS;
+}
+
+/* There were losses that the reader has not taken in yet. */
+static __always_inline int is_told_of_losses(void)
+{
+	__u64 *until = loss_time(LOSSES_UNTIL_NS), *read = loss_time(COUNTS_READ_NS);
+
+	return until && read && *until > *read;
 }
 
 /* 1 if the higher of the two ends sends: both directions of a connection have one key. */
@@ -119,10 +133,12 @@ static __always_inline int take_sequence(struct flow_direction *d, const struct 
 /* What is counted of the packet's connection, or NULL; with `begin` counting begins if there is none. */
 static __always_inline struct flow_count *find_flow(const struct packet_record *r, int from_higher, int begin)
 {
+	__u64 *bout = loss_time(LOSS_BOUT);
 	struct flow_count *flow;
 	struct flow_key key;
 
 	write_flow_key(&key, r, from_higher);
+	key.bout = bout ? *bout : 0;
 	flow = (struct flow_count *)flows.lookup((struct flow_key_bytes *)&key);
 	if (flow)
 		return starts_anew(flow, from_higher, r) ? begin_flow(&key, r->time_ns, flow) : flow;

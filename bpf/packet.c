@@ -137,8 +137,8 @@ static __always_inline void count_verdict(struct cpu_state *cpu, int verdict)
 		COUNT(cpu, verdict);
 }
 
-/* The n-th of the records that were handed over last. */
-static __always_inline const struct packet_record *handed_over(const struct cpu_state *cpu, __u32 n)
+/* The n-th of the records that the ring did not take. */
+static __always_inline const struct packet_record *not_taken(const struct cpu_state *cpu, __u32 n)
 {
 #ifdef APPEND_FRAMES
 	return &cpu->framed.slot.record;
@@ -157,7 +157,7 @@ static __always_inline void count_lost_ones(struct cpu_state *cpu, __u32 count)
 		HIDE(n); /* else the compiler counts in bytes, and the verifier loses the bound */
 		if (n >= count)
 			break;
-		if (!count_lost(handed_over(cpu, n)))
+		if (!count_lost(not_taken(cpu, n)))
 			COUNT(cpu, COUNT_UNCOUNTED);
 	}
 	cpu->batch.header.counters[COUNT_RECORDS_LOST] += count;
@@ -196,7 +196,7 @@ static __always_inline void take_frame(const struct frame *f, struct slot *slot,
 /* 0 if the packet at hand is only counted.  After a loss its record says what was lost; a SYN may begin a connection anew. */
 static __always_inline int is_recorded(struct cpu_state *cpu, struct packet_record *r)
 {
-	if (!is_told_of_losses(r->time_ns) && (r->flags & (FLAG_SYN | FLAG_ACK)) != FLAG_SYN)
+	if (!is_told_of_losses() && (r->flags & (FLAG_SYN | FLAG_ACK)) != FLAG_SYN)
 		return 1;
 	if (follow_flow(r, &cpu->thinning))
 		return 1;

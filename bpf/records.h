@@ -63,7 +63,7 @@ enum record_note {
 	NOTE_TAG_ASIDE = 0x08,      /* the outer VLAN tag is not in the frame's bytes (skb->vlan_tci) */
 	NOTE_TAG_8021AD = 0x10,     /* with NOTE_TAG_ASIDE: its ethertype is 0x88a8, not 0x8100 */
 	NOTE_SENT_BEFORE = 0x20,    /* its socket on this host has counted the first of these bytes as sent */
-	NOTE_BEHIND = 0x40,         /* with NOTE_COUNTED: its number is below one that was lost, or passed since then, in this direction */
+	NOTE_BEHIND = 0x40,         /* its number is below one that was lost, or passed since then, in this direction */
 	NOTE_COUNTED = 0x80,        /* it says what was lost of its connection before; without: nothing, or it is not known yet */
 };
 
@@ -115,7 +115,9 @@ struct flow_key {
 	__u8 higher_addr[16];
 	__u16 lower_port;
 	__u16 higher_port;
-	__u32 ip_version;
+	__u16 ip_version;
+	/* Of losses one after the other, until the reader has read all of them: from then on all begins anew. */
+	__u16 bout;
 };
 
 /* What one end has sent, and the reader does not get. */
@@ -132,7 +134,7 @@ struct flow_direction {
 struct flow_count {
 	struct flow_direction from_lower;
 	struct flow_direction from_higher;
-	__u64 since_ns;      /* CLOCK_MONOTONIC of the first packet that was counted */
+	__u64 since_ns;      /* CLOCK_MONOTONIC of the first packet that was followed, lost or not */
 };
 
 /* One record in flow_direction.count, above its wire packets, which may wrap: differences of counts are right all the same. */

@@ -21,27 +21,29 @@ struct thinning {
 	__u64 shift; /* one in 2^shift; 0: all */
 };
 
+/* Not all packets are recorded at `now`. */
+static __always_inline int is_thinning(struct thinning *t, __u64 now)
+{
+	if (now > t->until_ns + THIN_MAX_SHIFT * THIN_NS)
+		t->shift = 0;
+	if (t->shift && now > t->until_ns) {
+		t->shift -= t->shift > THIN_FIRST_SHIFT ? THIN_STEP : t->shift;
+		t->until_ns = now + THIN_NS;
+	}
+	return t->shift != 0;
+}
+
 /* Records were lost at `now`. */
 static __always_inline void thin_out(struct thinning *t, __u64 now)
 {
 	/* What is lost in one go is one reason, however many batches it fills. */
-	if (t->shift == 0 || now > t->until_ns + THIN_NS)
+	if (!is_thinning(t, now))
 		t->shift = THIN_FIRST_SHIFT;
 	else if (now - (t->until_ns - THIN_NS) > THIN_NS / 8 && t->shift < THIN_MAX_SHIFT)
 		t->shift += THIN_STEP;
 	else
 		return;
 	t->until_ns = now + THIN_NS;
-}
-
-/* Not all packets are recorded at `now`. */
-static __always_inline int is_thinning(struct thinning *t, __u64 now)
-{
-	if (t->shift && now > t->until_ns) {
-		t->shift -= t->shift > THIN_FIRST_SHIFT ? THIN_STEP : t->shift;
-		t->until_ns = now + THIN_NS;
-	}
-	return t->shift != 0;
 }
 
 /* While thinning, of the `number`th packet of a direction. */

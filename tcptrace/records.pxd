@@ -77,7 +77,7 @@ cdef extern from "records.h" nogil:
         uint8_t higher_addr[16]
         uint16_t lower_port
         uint16_t higher_port
-        uint32_t ip_version
+        uint16_t ip_version
 
     struct flow_direction:
         uint64_t count

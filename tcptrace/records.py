@@ -61,7 +61,8 @@ FLOW_KEY: Final = np.dtype(
         ("higher_addr", "u1", 16),
         ("lower_port", "u2"),
         ("higher_port", "u2"),
-        ("ip_version", "u4"),
+        ("ip_version", "u2"),
+        ("bout", "u2"),
     ]
 )
 """struct flow_key: a connection some of whose records do not reach the reader."""

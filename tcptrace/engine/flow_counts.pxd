@@ -17,5 +17,6 @@ cdef bint is_its_count(connection *c, uint32_t since, uint32_t forgotten) noexce
 cdef bint is_behind(const endpoint *end, const packet_record *p) noexcept nogil
 cdef packet_record packet_of_flow(const flow_key *key, uint64_t since_ns) noexcept nogil
 cdef growth catch_up(connection *c, int x, const flow_direction *counted, int64_t now_ns) noexcept nogil
+cdef void nothing_was_lost(connection *c) noexcept nogil
 cdef void settle(connection *c, int x, const packet_record *p, bint was_behind) noexcept nogil
 cdef void resume(segment_pool *pool, endpoint *end, const packet_record *p) noexcept nogil

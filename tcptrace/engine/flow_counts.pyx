@@ -32,22 +32,16 @@ cdef growth take_counts(connection *c, int x, const packet_record *p, bint is_un
     is_unsure: the record does not tell, and some may have been lost.  forgotten: until when others that have left the
     table may have had what was counted.
     """
-    cdef growth by = growth(packets=p.segments, bytes=p.frame_bytes, payload_bytes=p.payload_bytes)
-    cdef growth lost
+    cdef growth by = growth(packets=0, bytes=0, payload_bytes=0)
     if is_unsure:
         c.ends[0].missed = c.ends[1].missed = True
+    elif p.note & NOTE_COUNTED and p.flow_since and is_its_count(c, p.flow_since, forgotten):
+        by = take_lost(c, x, p)
+    if is_unsure or c.has_gap or p.note & NOTE_COUNTED:
         note_gap(c, x, p)
-    elif p.note & NOTE_COUNTED:
-        if (p.flow_count or p.reverse_records) and is_its_count(c, p.flow_since, forgotten):
-            lost = take_lost(c, x, p)
-            by = growth(
-                packets=by.packets + lost.packets,
-                bytes=by.bytes + lost.bytes,
-                payload_bytes=by.payload_bytes + lost.payload_bytes,
-            )
-        note_gap(c, x, p)
-    elif c.has_gap:
-        note_gap(c, x, p)
+    by.packets += p.segments
+    by.bytes += p.frame_bytes
+    by.payload_bytes += p.payload_bytes
     add(row_of(c, x), &by)
     return by
 
@@ -133,14 +127,30 @@ cdef inline void note_gap(connection *c, int x, const packet_record *p) noexcept
         end.resent_ns = p.time_ns + 1  # which of them is acknowledged is open (Karn's rule)
 
 
+cdef inline bint is_opening(const connection *c) noexcept nogil:
+    """Some of its handshake was seen, and not yet all of it."""
+    return c.syn_without_ack or ((c.ends[0].syn_seen or c.ends[1].syn_seen) and not c.row.initial_rtt_us > 0)
+
+
 cdef inline void mark_gap(connection *c, int64_t now_ns) noexcept nogil:
     c.has_gap = True
-    if c.row.recent_total == 0 or c.syn_without_ack:
+    c.intact = False
+    if c.row.recent_total == 0 or is_opening(c):
         c.opening_missed = True
         c.syn_without_ack = False
     # Nor what went out with this one: a coarse clock may give all of them one time.
     c.ends[0].resent_ns = max(c.ends[0].resent_ns, now_ns + 1)
     c.ends[1].resent_ns = max(c.ends[1].resent_ns, now_ns + 1)
+
+
+cdef void nothing_was_lost(connection *c) noexcept nogil:
+    """What was unsure of this connection was for the sake of others."""
+    cdef int x
+    c.has_gap = False
+    c.intact = True
+    for x in range(2):
+        c.ends[x].missed = c.ends[x].unsure = c.ends[x].behind = False
+        c.ends[x].contiguous = c.ends[x].next_seq
 
 
 cdef void settle(connection *c, int x, const packet_record *p, bint was_behind) noexcept nogil:
@@ -188,7 +198,7 @@ cdef growth catch_up(connection *c, int x, const flow_direction *counted, int64_
     if end.counts_begin_here:
         count_from_here(end, counted.count, counted.bytes, counted.payload_bytes)
     by = rise(c, end, counted.count, counted.bytes, counted.payload_bytes)
-    if end.missed and counted.passed and (not end.seen or before(end.next_seq, counted.next_seq)):
+    if end.missed and counted.passed and (not (end.seen or end.next_told) or before(end.next_seq, counted.next_seq)):
         end.next_seq = counted.next_seq  # what was sent by then is what came and what was lost
         end.next_told = True
     add(row_of(c, x), &by)

@@ -202,6 +202,7 @@ cdef struct connection:
     uint8_t counted_as      # in the table's sum of what state it is, plus 1; 0: in none
     uint8_t has_gap         # records of it were lost, and not all of it is known again
     uint8_t opening_missed  # maybe some of its handshake
+    uint8_t intact          # … but not so: there is only no time of it
     uint8_t confirm         # ask whether its sockets are open, whatever was heard of them
     # Of its sockets, one bit an end: 1 src, 2 dst.
     uint8_t told            # there is one

@@ -132,7 +132,7 @@ cdef inline bint can_tell(const connection *c, const endpoint *end, const packet
     """Not after a gap of ours: it may be the first time, and what overtook it all that was seen."""
     if p.note & NOTE_SENT_BEFORE:
         return True
-    return not c.opening_missed and not (end.unsure and before(p.seq, end.unsure_until))
+    return (not c.opening_missed or c.intact) and not (end.unsure and before(p.seq, end.unsure_until))
 
 
 cdef uint32_t late_segment(
@@ -152,6 +152,8 @@ cdef uint32_t late_segment(
         return RETRANSMISSION | FAST_RETRANSMISSION
     if p.note & NOTE_SENT_BEFORE:
         return RETRANSMISSION  # its own socket knows; Wireshark can only go by the time
+    if c.opening_missed:
+        return 0  # it goes by the time of the handshake
     if c.row.initial_rtt_us > 0:  # it is known
         bound_ns = <int64_t>(c.row.initial_rtt_us * 1000)
     # Unsigned: where the capture's clock was set back, nothing is "just after".

@@ -15,7 +15,7 @@ from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
 from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, forget_rate, note_packet, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
 from tcptrace.engine.flow_counts cimport (
-    begin_counts_here, catch_up, growth, is_behind, is_its_count, packet_of_flow, settle, take_counts,
+    begin_counts_here, catch_up, growth, is_behind, is_its_count, nothing_was_lost, packet_of_flow, settle, take_counts,
 )
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
@@ -24,6 +24,7 @@ from tcptrace.engine.percentiles cimport release_histogram
 from tcptrace.engine.rows cimport connection, connection_row, endpoint, finding
 from tcptrace.engine.segments cimport release
 from tcptrace.engine.shared_memory cimport shared_memory
+from tcptrace.engine.sequence cimport before
 from tcptrace.engine.sockets cimport (
     begin_with_packet, begin_with_socket, ends_to_ask, has_settled, is_held_open, is_joined, is_older_than_syn,
     makes_row, packet_of, shown_state, take_silence, take_socket, write_key,
@@ -189,7 +190,19 @@ cdef class Table:
 
     def expect_gaps(self, since_ns):
         """Records since that time that do not tell of losses (NOTE_COUNTED) may have lost ones before them; None: none."""
+        if since_ns is None and self.unsure_ns != SURE_NS:
+            with nogil:
+                self._all_is_known()
         self.unsure_ns = SURE_NS if since_ns is None else since_ns
+
+    cdef void _all_is_known(self) noexcept nogil:
+        """Of connections that have lost nothing nothing is missing."""
+        cdef connection *c
+        cdef int32_t row
+        for row in range(self.used):
+            c = &self.rows[row]
+            if c.has_gap and c.row.in_use and c.row.records_lost == 0:
+                nothing_was_lost(c)
 
     def process_flows(self, keys, counts, int64_t now_ns):
         """Take what was lost of flows (FLOW_KEY, FLOW_COUNT), all records before that having been taken in.
@@ -225,6 +238,8 @@ cdef class Table:
         cdef connection *c
         if counted.from_lower.count == 0 and counted.from_higher.count == 0:
             return
+        if row >= 0 and self.rows[row].row.start_ns > now_ns:
+            return  # of one that had the same ports before
         if row < 0:
             if <int32_t>(p.flow_since - forgotten) <= 0:
                 return  # it may have left the table, with all that it had
@@ -236,11 +251,12 @@ cdef class Table:
             c = &self.rows[row]
         if not is_its_count(c, p.flow_since, forgotten):
             return
-        touch(&self.touched, self.rows, row)
         by = catch_up(c, x, &counted.from_lower, now_ns)
         self._grow(&by)
         by = catch_up(c, 1 - x, &counted.from_higher, now_ns)
         self._grow(&by)
+        if c.row.changed:
+            touch(&self.touched, self.rows, row)
 
     def process_sockets(self, records, ids=None):
         """Join what the kernel said of sockets (SOCKET_RECORD) to their connections; how many records were taken: all.
@@ -421,8 +437,9 @@ cdef class Table:
         found.received = x
         found.analysis = 0
         if reused:
-            if p.note & NOTE_COUNTED and p.flow_since and <int32_t>(p.flow_since - previous) <= 0:
-                begin_counts_here(c, p.flow_since)  # the kernel takes it for the same one still
+            if p.note & NOTE_COUNTED and (p.flow_count or p.reverse_records):
+                if <int32_t>(p.flow_since - previous) <= 0:  # the kernel takes it for the same one still
+                    begin_counts_here(c, p.flow_since)
             c.row.port_reuse = 1
             found.analysis = PORT_REUSE
         by = take_counts(c, x, p, is_unsure, self.forgotten)
@@ -435,9 +452,10 @@ cdef class Table:
         self._grow(&by)
         self._now_newest(row)
 
-    cdef inline bint _is_younger(self, uint32_t since) noexcept nogil:
-        """Than all that have left the table; times wrap."""
-        return <int32_t>(since - self.forgotten) > 0
+    cdef inline void _forget(self, uint32_t until) noexcept nogil:
+        """What began to be counted by then may have been of one that leaves the table; times wrap."""
+        if <int32_t>(until - self.forgotten) > 0:
+            self.forgotten = until
 
     cdef inline void _grow(self, const growth *by) noexcept nogil:
         self.packets += by.packets
@@ -519,8 +537,9 @@ cdef class Table:
         cdef connection *c = &self.rows[row]
         c.row.end_reason = reason
         if reason != END_REUSED:
-            if self._is_younger(FLOW_TIME(c.row.last_ns)):
-                self.forgotten = FLOW_TIME(c.row.last_ns)
+            self._forget(FLOW_TIME(c.row.last_ns))
+            if c.flow_known:
+                self._forget(c.flow_since)
         complete_row(c)
         if c.row.changed:  # since the last interval: the rates are not of now
             forget_rate(&c.row.sent)
@@ -683,6 +702,6 @@ cdef inline bint starts_anew(connection *c, int x, const packet_record *p) noexc
     cdef const endpoint *end = &c.ends[x]
     if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
         return False
-    if not end.base_known and c.opening_missed and c.flow_known and p.note & NOTE_COUNTED and p.flow_since:
-        return p.flow_since != c.flow_since
+    if not end.base_known and c.opening_missed:  # one that is sent again is behind
+        return (end.seen or end.next_told) and not before(p.seq, end.next_seq)
     return p.seq != end.base_seq if end.base_known else is_older_than_syn(c, p)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_into_a_pipe(where: Where) -> None:
         assert "running as" in tracer.stderr.readline()
         pair = where.pair(PORT)
         pair.ping_pong(100)
+        pair.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # what it owes is sent now
         segments = [tcp_info(pair.client, at) for at in (TCPI_SEGS_OUT_AT, TCPI_SEGS_IN_AT)]
         tracer.send_signal(signal.SIGINT)
         assert (tracer.wait(TIMEOUT_S), tracer.stderr.read()) == (0, "")

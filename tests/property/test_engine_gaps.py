@@ -165,21 +165,16 @@ def new_table(size: int) -> Table:
 
 
 @dataclass
-class Trace:
-    """What a tracer gets of some records."""
+class Part:
+    """Records that a tracer gets before it has read the counts."""
 
-    came: np.ndarray
-    """Which of them."""
     records: Records
-    """Those, with what the kernel and the ring's reader say of losses."""
     unsure_ns: int | None
     flows: tuple[np.ndarray, np.ndarray]
-    told: int
-    """So many of the records came before the counts were read for the first time; after that nothing was lost."""
 
 
-def here_and_there(dice: random.Random, records: Records) -> Trace:
-    """Some are left out, one by one or in a row: the kernel knows at once."""
+def here_and_there(dice: random.Random, records: Records) -> tuple[np.ndarray, list[Part]]:
+    """Some are left out, one by one or in a row: the kernel knows at once.  Which came, and what is told of them."""
     kernel, lost = Kernel(), np.zeros(len(records), bool)
     share, run = dice.choice([0.02, 0.1, 0.5, 0.9]), dice.choice([1, 1, 4, 32])
     for start in range(0, len(records), run):
@@ -190,49 +185,71 @@ def here_and_there(dice: random.Random, records: Records) -> Trace:
             kernel.lose(record)
         else:
             kernel.tell(record)
-    return Trace(~lost, records[~lost], START_S * SECOND, kernel.map(), int(np.count_nonzero(~lost)))
+    return ~lost, [Part(records[~lost], START_S * SECOND, kernel.map())]
 
 
-def in_batches(dice: random.Random, records: Records, numbers: np.ndarray) -> Trace:
-    """Two CPUs hand over batches; one that is lost is counted when its last record has been written.
+class Cpus:
+    """Two CPUs that hand over batches; one that is lost is counted when its last record has been written."""
 
-    From some time on nothing is lost, and after some more the counts are read; records do not tell from then on.
-    """
-    kernel, size, share = Kernel(), dice.choice([1, 3, 16, 64]), dice.choice([0.02, 0.1, 0.5])
-    cpus = (numbers + (records["src_port"] > records["dst_port"])) % 2
-    moved = np.array([dice.random() < 0.02 for _ in records])
-    cpus = np.where(moved, 1 - cpus, cpus)
-    last_loss, read = sorted(dice.randrange(len(records)) for _ in range(2))
-    lost, windows, is_told = np.zeros(len(records), bool), [], False
-    pending: list[list[int]] = [[], []]
-    handed_over, is_losing = [START_S * SECOND - 1] * 2, [False, False]
-    now_ns = records["time_ns"].tolist()
-    for place, record in enumerate(records):
-        cpu = int(cpus[place])
-        if place == read:
-            for batch in pending:  # ticks have handed over by then
-                batch.clear()
-            is_told, flows = False, kernel.map()
-        if is_told:
-            kernel.tell(record)
-        if not pending[cpu] and is_losing[cpu]:
-            windows.append((handed_over[cpu], now_ns[place]))
-            is_losing[cpu] = False
-        pending[cpu].append(place)
-        if len(pending[cpu]) == size:
-            if place < last_loss and dice.random() < share:
-                lost[pending[cpu]] = is_told = is_losing[cpu] = True
-                for one in pending[cpu]:
-                    kernel.lose(records[one])
-            else:
-                handed_over[cpu] = now_ns[place]
-            pending[cpu].clear()
-    windows += [(handed_over[cpu], now_ns[-1]) for cpu in range(2) if is_losing[cpu]]
-    for since_ns, until_ns in windows:
-        inside = (records["time_ns"] >= since_ns) & (records["time_ns"] <= until_ns)
-        records["note"][inside] &= ~np.uint8(NOTE_COUNTED)
-    unsure_ns = min((since_ns for since_ns, _ in windows), default=None)
-    return Trace(~lost, records[~lost], unsure_ns, flows, int(np.count_nonzero(~lost[:read])))
+    def __init__(self, dice: random.Random, records: Records, numbers: np.ndarray) -> None:
+        self.dice, self.records = dice, records
+        self.size, self.share = dice.choice([1, 3, 16, 64]), dice.choice([0.02, 0.1, 0.5])
+        moved = np.array([dice.random() < 0.02 for _ in records])
+        self.cpus = ((numbers + (records["src_port"] > records["dst_port"]) + moved) % 2).tolist()
+        self.now_ns = records["time_ns"].tolist()
+        self.lost = np.zeros(len(records), bool)
+        self.parts: list[Part] = []
+        self.begin = 0
+        self._begin_bout()
+
+    def _begin_bout(self) -> None:
+        self.kernel, self.windows = Kernel(), []
+        self.pending: list[list[int]] = [[], []]
+        self.handed_over = [self.now_ns[self.begin]] * 2
+        self.is_losing = [False, False]
+        self.is_told = False
+
+    def write(self, place: int, *, may_lose: bool) -> None:
+        cpu, batch = self.cpus[place], self.pending[self.cpus[place]]
+        if self.is_told:
+            self.kernel.tell(self.records[place])
+        if not batch and self.is_losing[cpu]:
+            self.windows.append((self.handed_over[cpu], self.now_ns[place]))
+            self.is_losing[cpu] = False
+        batch.append(place)
+        if len(batch) < self.size:
+            return
+        if may_lose and self.dice.random() < self.share:
+            self.lost[batch] = self.is_told = self.is_losing[cpu] = True
+            for one in batch:
+                self.kernel.lose(self.records[one])
+        else:
+            self.handed_over[cpu] = self.now_ns[place]
+        batch.clear()
+
+    def read(self, end: int) -> None:
+        """The counts, all records before `end` having been handed over."""
+        part, until_ns = self.records[self.begin : end], self.now_ns[max(end - 1, 0)]
+        self.windows += [(self.handed_over[cpu], until_ns) for cpu in range(2) if self.is_losing[cpu]]
+        for since_ns, until_ns in self.windows:
+            inside = (part["time_ns"] >= since_ns) & (part["time_ns"] <= until_ns)
+            part["note"][inside] &= ~np.uint8(NOTE_COUNTED)
+        unsure_ns = min((since_ns for since_ns, _ in self.windows), default=None)
+        self.parts.append(Part(part[~self.lost[self.begin : end]], unsure_ns, self.kernel.map()))
+        self.begin = min(end, len(self.records) - 1)
+        self._begin_bout()
+
+
+def in_batches(dice: random.Random, records: Records, numbers: np.ndarray) -> tuple[np.ndarray, list[Part]]:
+    """Twice there are losses for a time, and some time later the counts are read; no record tells after that."""
+    ends = sorted(dice.randrange(1, len(records)) for _ in range(4))
+    cpus = Cpus(dice, records, numbers)
+    for place in range(len(records)):
+        if place in (ends[1], ends[3]):
+            cpus.read(place)
+        cpus.write(place, may_lose=place < ends[0] or ends[1] <= place < ends[2])
+    cpus.read(len(records))
+    return ~cpus.lost, cpus.parts
 
 
 @pytest.fixture(scope="module")
@@ -252,12 +269,11 @@ def test_nothing_is_made_up(traffic: tuple[Records, np.ndarray], loss: str, seed
     whole, ended = process(whole_table, records)
     whole_rows = rows_of(whole_table, ended)
     dice, copy = random.Random(seed), records.copy()
-    trace = here_and_there(dice, copy) if loss == "here and there" else in_batches(dice, copy, numbers)
-    table = new_table(len(records))
-    found, rows = analysed(table, trace)
-    lost = ~trace.came
+    is_here, parts = here_and_there(dice, copy) if loss == "here and there" else in_batches(dice, copy, numbers)
+    found, rows = analysed(new_table(len(records)), parts)
+    lost = ~is_here
 
-    came, single = np.flatnonzero(trace.came), of_one_connection(records, numbers, whole)
+    came, single = np.flatnonzero(is_here), of_one_connection(records, numbers, whole)
     assert len(single) > COUNT / 2
     more = found["analysis"] & ~whole["analysis"][came]
     more &= ~np.where(whole["analysis"][came] & ZERO_WINDOW_PROBE, ZERO_WINDOW, 0).astype("u4")
@@ -282,21 +298,20 @@ def test_nothing_is_made_up(traffic: tuple[Records, np.ndarray], loss: str, seed
             assert row_without_id(row) == row_without_id(other)
 
 
-def analysed(table: Table, trace: Trace) -> tuple[np.ndarray, np.ndarray]:
+def analysed(table: Table, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
     """Findings of all records that came, and rows."""
-    parts, rows = [], []
-    table.expect_gaps(trace.unsure_ns)
-    for part in (slice(0, trace.told), slice(trace.told, None)):
-        records = trace.records[part]
-        found, ended = process(table, records)
-        parts.append(found)
+    findings, rows = [], []
+    for part in parts:
+        table.expect_gaps(part.unsure_ns)
+        found, ended = process(table, part.records)
+        findings.append(found)
         rows += ended
-        read_ns = int(records["time_ns"][-1]) if len(records) else START_S * SECOND
-        keys, counts = trace.flows
+        read_ns = int(part.records["time_ns"][-1]) if len(part.records) else START_S * SECOND
+        keys, counts = part.flows
         assert table.process_flows(keys, counts, read_ns) == len(keys)
         rows.append(table.take_ended())
         table.expect_gaps(None)
-    return np.concatenate(parts), rows_of(table, rows)
+    return np.concatenate(findings), rows_of(table, rows)
 
 
 def names(bits: Any) -> list[str]:

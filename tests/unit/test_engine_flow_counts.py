@@ -75,6 +75,68 @@ def test_what_was_lost_before_the_first_record_is_its_connections(table: Table, 
     assert counts(table) == (6, 6 * FRAME_BYTES, 5)
 
 
+def test_what_is_lost_of_one_that_left_and_came_back(table: Table, take: Any) -> None:
+    """What it had before it left was told; the kernel begins anew with each bout of losses."""
+    take(1)
+    take(2, lost=5, since=since_of(1))
+    assert table.expire(302 * SECOND)
+    assert len(table.take_ended()) == 1
+    take(400)
+    take(401, lost=7, since=since_of(400))
+    assert counts(table) == (9, 9 * FRAME_BYTES, 7)
+
+
+def read_counts(table: Table, lost: int, since_s: int, now_s: int) -> None:
+    """What the kernel has of the client's records."""
+    keys, found = np.zeros(1, FLOW_KEY), np.zeros(1, FLOW_COUNT)
+    for name, (address, port) in (("lower", SERVER), ("higher", CLIENT)):
+        keys[f"{name}_addr"][0][10:] = [255, 255, *map(int, address.split("."))]
+        keys[f"{name}_port"] = port
+    keys["ip_version"] = 4
+    found["from_higher"]["count"], found["from_higher"]["bytes"] = lost * (RECORD + 1), lost * FRAME_BYTES
+    found["since_ns"] = since_s * SECOND
+    assert table.process_flows(keys, found, now_s * SECOND) == 1
+
+
+def test_what_no_record_tells_of(table: Table, take: Any) -> None:
+    take(1)
+    read_counts(table, lost=5, since_s=2, now_s=3)
+    assert counts(table) == (6, 6 * FRAME_BYTES, 5)
+    read_counts(table, lost=5, since_s=2, now_s=4)
+    assert counts(table) == (6, 6 * FRAME_BYTES, 5)
+
+
+def test_counts_that_are_older_than_a_connection_are_not_its(table: Table, take: Any) -> None:
+    """The same ports used again before what was read has been handed on."""
+    take(9)
+    read_counts(table, lost=50, since_s=2, now_s=8)
+    assert counts(table) == (1, FRAME_BYTES, 0)
+
+
+def retransmissions(table: Table) -> int:
+    (row,) = table.rows_view()
+    return int(row["sent"]["retransmissions"])
+
+
+def test_what_was_unsure_for_the_sake_of_others(table: Table, make_packet: Any) -> None:
+    """A connection that began while others lost records, and lost none itself, is told of again afterwards."""
+
+    def send(time_s: float, seq: int) -> None:
+        packet = make_packet(CLIENT, SERVER, time_ns=int(time_s * SECOND), flags=FLAG_ACK, seq=seq, payload_bytes=9)
+        table.process(packet)
+
+    def acknowledge(time_s: float, ack: int) -> None:
+        table.process(make_packet(SERVER, CLIENT, time_ns=int(time_s * SECOND), flags=FLAG_ACK, seq=1, ack=ack))
+
+    table.expect_gaps(0)
+    send(1, 100)
+    acknowledge(2, 109)
+    table.expect_gaps(None)
+    for again in range(3):
+        send(3 + again, 100)
+    assert retransmissions(table) == 3
+
+
 def test_but_not_what_one_had_that_has_left(table: Table, take: Any) -> None:
     """The same ports again after it was forgotten: what the kernel still has of it was told."""
     take(1)

@@ -47,7 +47,8 @@ cdef struct cpu_ring:
     uint64_t lost_ns       # up to when records were lost or left out, as far as that is known; 0: never
     uint64_t unsure_ns     # since when, as far as the counts of what was lost have not been read; or SURE_NS
     loss_windows windows   # when it was losing
-    bint was_full          # since complete_ns it may have been losing
+    bint was_full          # since complete_ns it may have been losing:
+    uint64_t full_head     # there was no room behind this position
 
 cdef inline int make_room(cpu_ring *ring) noexcept nogil:
     """Room for one more batch behind the pending records; -1 without memory."""
@@ -117,6 +118,7 @@ cdef inline void take_counters(cpu_ring *ring, const batch_header *header, uint6
         note_unsure(ring, header.time_ns)
     ring.complete_ns = header.time_ns
     ring.resting = header.resting != 0
+    ring.lost_lowest = <uint32_t>header.counters[COUNT_RECORDS_LOST]
     memcpy(ring.counters, header.counters, sizeof(header.counters))
 
 cdef inline void note_loss(cpu_ring *ring, uint64_t begin_ns, uint64_t until_ns) noexcept nogil:
@@ -159,10 +161,16 @@ cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
         and ring.end - ring.first < PENDING_MAX
         and waiting_bytes(&ring.frames) < FRAME_QUEUE_MAX_BYTES
     ):
-        if next_sample(&ring.perf, &at, &bytes) and take_batch(ring, at, bytes, snaplen) < 0:
-            break
+        if next_sample(&ring.perf, &at, &bytes):
+            if take_batch(ring, at, bytes, snaplen) < 0:
+                break
+            if ring.perf.tail >= ring.full_head:
+                ring.was_full = False  # it has told what came of that
         pass_event(&ring.perf)
     ring.behind = ring.perf.tail < head
-    if ring.perf.tail != before:
-        ring.was_full = data_head(ring.perf.page) - before + room_bytes > ring.perf.size
     set_data_tail(ring.perf.page, ring.perf.tail)
+    # Until now the kernel had no more room than this leaves.
+    head = data_head(ring.perf.page)
+    if head - before + room_bytes > ring.perf.size and ring.perf.tail != before:
+        ring.was_full = True
+        ring.full_head = head

@@ -1,4 +1,4 @@
-"""What the kernel has counted of flows whose records were lost: it is read as those may be the last ones of a flow."""
+"""What the kernel has counted of flows whose records were lost: read for those that no later record tells of, and to be done with it."""
 
 import ctypes
 import errno
@@ -21,11 +21,14 @@ FlowCounts = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
 # The kernel hands over whole buckets of its hash table: room for one that is much fuller than they are.
 _BUCKET_ROOM: Final = 1024
 
-
-# Since this release whoever holds a map's file descriptor may read it.
+# Since this release whoever holds a map's file descriptor may read and write it.
 _READ_BY_ANYONE: Final = (5, 19)
 # Twenty thousand flows take about 10 ms.
 _READ_EVERY_NS: Final = 500_000_000
+# A program that finds the ring full has counted what it lost by then, and LOSSES_UNTIL_NS of bpf/flows.c is past.
+_COUNTED_WITHIN_NS: Final = 250_000_000
+# Of bpf/flows.c: enum loss_time.
+_COUNTS_READ_NS, _LOSS_BOUT = 1, 2
 
 
 def may_read_counts() -> bool:
@@ -35,15 +38,16 @@ def may_read_counts() -> bool:
 
 
 class FlowCounter:
-    """Reads BPF map `map_fd` of FLOW_KEY -> FLOW_COUNT with up to `size` entries."""
+    """Reads BPF map `flows_fd` of FLOW_KEY -> FLOW_COUNT with up to `size` entries, and says so in map `times_fd`."""
 
-    def __init__(self, map_fd: int, size: int) -> None:
-        self._fd = map_fd
+    def __init__(self, flows_fd: int, times_fd: int, size: int) -> None:
+        self._flows_fd, self._times_fd = flows_fd, times_fd
         self._room = size + _BUCKET_ROOM
+        self._bout = 0
         self._lib = import_bcc().lib
 
     def read(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """All flows.
+        """All flows that were followed since note_read().
 
         Raises MissingFeatureError where the kernel does not let us: before Linux 5.19 only root may, and what traces
         has given that up.
@@ -52,10 +56,19 @@ class FlowCounter:
         position, amount = ctypes.create_string_buffer(8), ctypes.c_uint32(self._room)
         where = ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32))
         pointers = keys.ctypes.data_as(ctypes.c_void_p), counts.ctypes.data_as(ctypes.c_void_p)
-        result = self._lib.bpf_lookup_batch(self._fd, None, where, *pointers, ctypes.byref(amount))
+        result = self._lib.bpf_lookup_batch(self._flows_fd, None, where, *pointers, ctypes.byref(amount))
         if result < 0 and ctypes.get_errno() != errno.ENOENT:  # which says that these are all
             raise MissingFeatureError(f"the kernel's counts cannot be read: {os.strerror(ctypes.get_errno())}")
-        return keys[: amount.value], counts[: amount.value]
+        keys, counts = keys[: amount.value], counts[: amount.value]
+        current = keys["bout"] == self._bout & 0xFFFF
+        return keys[current], counts[current]
+
+    def note_read(self, time_ns: int) -> None:
+        """All that was lost up to then has been taken in: the kernel need not tell of it any more."""
+        self._bout += 1
+        for place, value in ((_LOSS_BOUT, self._bout), (_COUNTS_READ_NS, time_ns)):
+            key, number = ctypes.c_uint32(place), ctypes.c_uint64(value)
+            self._lib.bpf_update_elem(self._times_fd, ctypes.byref(key), ctypes.byref(number), 0)
 
 
 class LostAndCounted:
@@ -65,36 +78,52 @@ class LostAndCounted:
         self._counter = counter
         self._lost = 0  # of which the counts have been read
         self._read_ns = 0
+        self._known_ns = 0  # what was lost up to then is known
         self._waiting: FlowCounts | None = None
-        self._problem: str | None = None  # why there are none any more
+        self._problem: str | None = None  # why there are none
         self._is_told = False
 
-    def take(self, lost: int, complete_ns: int, *, finished: bool) -> FlowCounts | None:
-        """Counts that records cannot add to any more, if `lost` has risen since the last ones; else None.
+    def take(self, lost: int, lost_ns: int, complete_ns: int, *, finished: bool) -> FlowCounts | None:
+        """Counts that records cannot add to any more, if there is news of `lost`; else None.
 
-        complete_ns: up to when all records have been handed on; finished: there will be no more.
+        lost_ns: up to when they are; complete_ns: up to when all records have been handed on; finished: there will be
+        no more.
         """
         if self._waiting is not None:
             if not finished and complete_ns < self._waiting[2]:
                 return None
-            taken, self._waiting = self._waiting, None
-            return taken
-        if lost != self._lost and self._problem is None and (finished or self._is_due()):
+            return self._hand_on(self._waiting, lost, lost_ns)
+        is_news = lost != self._lost or (lost > 0 and lost_ns >= self._known_ns and not finished)
+        if is_news and (finished or self._is_due()):
             self._read(lost)
-            return self.take(lost, complete_ns, finished=True) if finished and self._waiting else None
+            if finished and self._waiting is not None:
+                return self._hand_on(self._waiting, lost, lost_ns)
         return None
 
     def _is_due(self) -> bool:
         return time.monotonic_ns() - self._read_ns >= _READ_EVERY_NS
 
     def _read(self, lost: int) -> None:
+        self._read_ns = time.monotonic_ns()
         try:
             keys, counts = self._counter.read()
-            self._read_ns = time.monotonic_ns()
-            self._waiting = keys, counts, self._read_ns
-            self._lost = lost
+            self._waiting = keys, counts, time.monotonic_ns()
+            self._lost, self._problem = lost, None
         except MissingFeatureError as error:
             self._problem = str(error)
+
+    def _hand_on(self, counts: FlowCounts, lost: int, lost_ns: int) -> FlowCounts:
+        self._waiting = None
+        known_ns = self._read_ns - _COUNTED_WITHIN_NS
+        if lost == self._lost and lost_ns < known_ns:
+            self._known_ns = known_ns
+            self._counter.note_read(known_ns)
+        return counts
+
+    @property
+    def known_ns(self) -> int:
+        """What was lost up to then has been handed on."""
+        return self._known_ns
 
     def take_problem(self) -> str | None:
         """Once: why what is lost at the end of a connection is not counted."""

@@ -27,7 +27,7 @@ class Opening:
 
     snaplen: how many bytes of each frame LiveSource.frames() shall have; 0 for none.  What does not fit into a perf
     sample (records.FRAME_MAX_BYTES) is cut off: the end of a frame of 64 KiB, as lo has them and super-packets may be.
-    flows: how many connections the kernel counts packets of at a time.
+    flows: of how many connections records may be lost at a time.
     probes: how to follow the kernel's sockets; a kernel that cannot is traced without, unless by a way or processes
     of the user's choice.
     """

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from tcptrace.sources.live import bcc_loader
-from tcptrace.sources.live.flow_counts import FlowCounter, may_read_counts
+from tcptrace.sources.live.flow_counts import FlowCounter
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.socket_probes import SocketProbes
 
@@ -16,10 +16,6 @@ FILTER_MARKER: Final = "/* FILTER */"
 TICK_HZ: Final = 50
 # Of which records are lost at a time; 200 bytes each, in the kernel.
 FLOWS: Final = 131_072
-# So long after a loss records tell of it: the counts are read every second where the reader comes to it.
-TELL_NS: Final = 10_000_000_000
-# Where the counts cannot be read, they tell of it for ever.
-TELL_ALWAYS_NS: Final = 1 << 62
 
 
 class PacketPrograms:
@@ -27,7 +23,7 @@ class PacketPrograms:
 
     `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
     over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
-    `flows`: how many connections the kernel counts at a time.
+    `flows`: of how many connections records may be lost at a time.
     `probes`: what shall follow sockets besides.
     Raises MissingFeatureError or NotPermittedError.
     """
@@ -51,7 +47,7 @@ class PacketPrograms:
             inner.append(probes.packet_source())
         text = (headers / "packet.c").read_text().replace(FILTER_MARKER, "\n".join(inner))
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
-        defines += [f"FLOWS_MAX={flows}", f"TELL_NS={TELL_NS if may_read_counts() else TELL_ALWAYS_NS}ull"]
+        defines.append(f"FLOWS_MAX={flows}")
         if interface.is_loopback:
             defines.append("LOOPBACK")
         if xdp:
@@ -89,7 +85,8 @@ class PacketPrograms:
 
     def flow_counter(self) -> FlowCounter:
         """Reads what the kernel has counted of each flow."""
-        return FlowCounter(bcc_loader.map_fd(self._bpf, "flows"), self.flows)
+        fds = bcc_loader.map_fd(self._bpf, "flows"), bcc_loader.map_fd(self._bpf, "loss_times")
+        return FlowCounter(*fds, self.flows)
 
     def probe_fds(self) -> dict[str, int]:
         """File descriptor of each probe's program, by its name in bpf/socket.c."""

@@ -14,7 +14,8 @@ cdef extern from *:
 
     static void set_data_tail(void *page, unsigned long long tail)
     {
-        __atomic_store_n(&((struct perf_event_mmap_page *)page)->data_tail, tail, __ATOMIC_RELEASE);
+        /* Before data_head is looked at again: not a release alone. */
+        __atomic_store_n(&((struct perf_event_mmap_page *)page)->data_tail, tail, __ATOMIC_SEQ_CST);
     }
     """
     enum: PERF_RECORD_LOST

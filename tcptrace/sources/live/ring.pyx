@@ -165,6 +165,7 @@ cdef class Ring:
                     hand_on(frames, count, &earliest.frames, &to[count])
                 if to[count].time_ns < self.last_ns:
                     self.unordered += 1
+                    to[count].note &= ~NOTE_COUNTED  # whether it was aware is not known any more
                 else:
                     self.last_ns = to[count].time_ns
                 earliest.first += 1
@@ -210,6 +211,14 @@ cdef class Ring:
         for index in range(self.ring_count):
             lost += self.rings[index].counters[COUNT_RECORDS_LOST] + self.rings[index].counters[COUNT_THINNED]
         return lost
+
+    def lost_ns(self):
+        """Up to when lost() has risen, as far as that has been read; 0 while it has not."""
+        cdef uint64_t latest = 0
+        cdef int index
+        for index in range(self.ring_count):
+            latest = max(latest, self.rings[index].lost_ns)
+        return latest
 
     def unsure_ns(self):
         """Records since this time that are not NOTE_COUNTED may have lost ones before them; None: none have."""

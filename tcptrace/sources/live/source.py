@@ -181,13 +181,14 @@ class LiveSource:
         return self._ring.unsure_ns()
 
     def take_flow_counts(self) -> FlowCounts | None:
-        """If records were lost since the last time: what the kernel had counted of each flow, up to a moment that all
+        """If records were lost since the last time: what the kernel had counted of each flow's losses, up to a moment that all
         records have been handed on up to.
         """
         complete_ns = self.complete_ns() if self._ring.drained else 0
-        counts = self._counts.take(self._ring.lost(), complete_ns, finished=self.finished and self._ring.drained)
+        is_finished = self.finished and self._ring.drained
+        counts = self._counts.take(self._ring.lost(), self._ring.lost_ns(), complete_ns, finished=is_finished)
         if counts is not None:
-            self._ring.note_counts_read(counts[2])
+            self._ring.note_counts_read(self._counts.known_ns)
         return counts
 
     def stop(self) -> None:
