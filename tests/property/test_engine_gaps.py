@@ -283,7 +283,7 @@ def test_nothing_is_made_up(traffic: tuple[Records, np.ndarray], loss: str, seed
         (int(numbers[came][at]), int(came[at]), names(more[at]), names(whole["analysis"][came][at])) for at in where[:5]
     ]
     measured = ~np.isnan(found["rtt_us"]) & np.isin(numbers[came], list(single))
-    assert measured.any()
+    assert measured.any() or len(came) < len(records) / 4  # with nine in ten lost there may be no answer to time
     assert (found["rtt_us"][measured] == whole["rtt_us"][came][measured]).all()
 
     by_client, whole_by_client = by_address(rows), by_address(whole_rows)

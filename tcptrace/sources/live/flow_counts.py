@@ -1,4 +1,4 @@
-"""What the kernel has counted of flows whose records were lost: read for those that no later record tells of, and to be done with it."""
+"""What the kernel has counted of flows that lost records: read for those that no later record tells of."""
 
 import ctypes
 import errno

@@ -181,8 +181,8 @@ class LiveSource:
         return self._ring.unsure_ns()
 
     def take_flow_counts(self) -> FlowCounts | None:
-        """If records were lost since the last time: what the kernel had counted of each flow's losses, up to a moment that all
-        records have been handed on up to.
+        """If records were lost since the last time: what the kernel had counted of each flow that lost some, up to a
+        moment that all records have been handed on up to.
         """
         complete_ns = self.complete_ns() if self._ring.drained else 0
         is_finished = self.finished and self._ring.drained
