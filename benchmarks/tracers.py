@@ -21,18 +21,20 @@ INTERFACE = "veth0"
 SNAP_BYTES = "128"
 
 SCAPY = """
-import struct
-from scapy.all import conf, sniff
+import os, signal, struct
+from scapy.all import AsyncSniffer, conf
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 count = 0
 def take(packet):
     global count
     count += 1
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 one = conf.L2listen(iface="veth0", filter="tcp")
-print("ready", flush=True)
-sniff(opened_socket=one, prn=take, store=False)
+AsyncSniffer(opened_socket=one, prn=take, store=False).start()
+signal.sigwait({signal.SIGINT})
 seen, dropped = struct.unpack("II", one.ins.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
-print(f"{seen} packets seen, {dropped} packets dropped")
+print(f"{seen} packets seen, {dropped} packets dropped", flush=True)
+os._exit(0)
 """
 
 
