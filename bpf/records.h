@@ -101,12 +101,12 @@ struct packet_record {
 	__u8 vlan_count;
 	__u8 tcp_header_bytes;
 	__u8 note;           /* enum record_note */
-	/* With NOTE_COUNTED, how far the counts of its flow (struct flow_count) had come; zeros if none of its records was lost. */
+	/* With NOTE_COUNTED, how far the counts of its flow (struct flow_count) had come; zeros if there is none. */
 	__u64 flow_count;
 	__u64 flow_bytes;
 	__u64 flow_payload_bytes;
 	__u32 reverse_records; /* of the other direction */
-	__u32 flow_since;      /* FLOW_TIME() of when counting began: anew for a new connection, or for one forgotten */
+	__u32 flow_since;      /* FLOW_TIME() of when counting began: anew for a new connection, a new bout, or one forgotten */
 };
 
 /* A connection some of whose records do not reach the reader, both directions together. */

@@ -53,7 +53,7 @@ cdef growth take_lost(connection *c, int x, const packet_record *p) noexcept nog
     if <int32_t>(p.reverse_records - <uint32_t>(peer.flow_count >> 32)) > 0:
         peer.missed = peer.duplicates_unsure = True
     if end.counts_begin_here:
-        count_from_here(end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
+        count_from_here(c, end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
     return rise(c, end, p.flow_count, p.flow_bytes, p.flow_payload_bytes)
 
 
@@ -75,11 +75,12 @@ cdef bint is_its_count(connection *c, uint32_t since, uint32_t forgotten) noexce
     return True
 
 
-cdef inline void count_from_here(endpoint *end, uint64_t count, uint64_t bytes, uint64_t payload_bytes) noexcept nogil:
+cdef inline void count_from_here(connection *c, endpoint *end, uint64_t count, uint64_t bytes, uint64_t payload_bytes) noexcept nogil:
     """What was counted before is not of this row; but part of it may be."""
     end.counts_begin_here = False
     end.flow_count, end.flow_bytes, end.flow_payload_bytes = count, bytes, payload_bytes
     end.missed = end.duplicates_unsure = end.missed or count > 0
+    c.base_unsure = c.base_unsure or count > 0
 
 
 cdef growth rise(
@@ -196,7 +197,7 @@ cdef growth catch_up(connection *c, int x, const flow_direction *counted, int64_
     cdef uint64_t known = end.flow_count
     cdef growth by
     if end.counts_begin_here:
-        count_from_here(end, counted.count, counted.bytes, counted.payload_bytes)
+        count_from_here(c, end, counted.count, counted.bytes, counted.payload_bytes)
     by = rise(c, end, counted.count, counted.bytes, counted.payload_bytes)
     if end.missed and counted.passed and (not (end.seen or end.next_told) or before(end.next_seq, counted.next_seq)):
         end.next_seq = counted.next_seq  # what was sent by then is what came and what was lost

@@ -200,6 +200,7 @@ cdef struct connection:
     uint8_t flow_known      # there are such counts
     uint8_t touched         # it is in the list of rows that may not be as they were (engine.touched)
     uint8_t counted_as      # in the table's sum of what state it is, plus 1; 0: in none
+    uint8_t base_unsure     # … of which it may have lost some before they were told
     uint8_t has_gap         # records of it were lost, and not all of it is known again
     uint8_t opening_missed  # maybe some of its handshake
     uint8_t intact          # … but not so: there is only no time of it

@@ -201,7 +201,7 @@ cdef class Table:
         cdef int32_t row
         for row in range(self.used):
             c = &self.rows[row]
-            if c.has_gap and c.row.in_use and c.row.records_lost == 0:
+            if c.has_gap and c.row.in_use and c.row.records_lost == 0 and not c.base_unsure:
                 nothing_was_lost(c)
 
     def process_flows(self, keys, counts, int64_t now_ns):
@@ -703,5 +703,7 @@ cdef inline bint starts_anew(connection *c, int x, const packet_record *p) noexc
     if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
         return False
     if not end.base_known and c.opening_missed:  # one that is sent again is behind
+        if c.reset or c.ends[0].fin_seen or c.ends[1].fin_seen:
+            return True
         return (end.seen or end.next_told) and not before(p.seq, end.next_seq)
     return p.seq != end.base_seq if end.base_known else is_older_than_syn(c, p)

@@ -16,9 +16,9 @@ from tcptrace.sinks.plain_table import console_for, print_lines
 from tcptrace.sinks.summary import Summary
 
 _AROUND: Final = 2
+"""Lines that are neither header nor row: the empty one between them and the headings."""
 # Texts whose widths Rich may keep: most are numbers that do not come again, and 4,096 of them take 2 MB.
 _WIDTHS_KEPT: Final = 1024
-"""Lines that are neither header nor row: the empty one between them and the headings."""
 
 
 def is_usable(stream: IO[str]) -> bool:

@@ -166,3 +166,14 @@ def test_a_capture_has_one_loss_told_once(cpus: Any) -> None:
     both.frame(0, 30, lost=5)
     assert both.read(41) == {30: True}
     assert both.ring.unsure_ns() is None
+
+
+def test_nor_when_the_frame_tells_first(cpus: Any) -> None:
+    both = cpus(snaplen=1_500)
+    both.frame(0, 1, lost=0)
+    both.frame(0, 10, lost=5)
+    both.batch(0, [], lost=5, end_ms=20)
+    both.frame(1, 15, lost=0)
+    both.batch(1, [], end_ms=40)
+    assert both.read(21) == {1: False, 10: False, 15: True}
+    assert both.ring.lost_ns() == at(10)

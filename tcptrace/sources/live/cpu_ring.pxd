@@ -43,7 +43,7 @@ cdef struct cpu_ring:
     bint resting           # it went idle then
     bint behind            # the ring holds more than was taken out
     uint64_t counters[COUNTERS]
-    uint32_t lost_lowest   # bits of COUNT_RECORDS_LOST, where frames come without the counters
+    uint32_t lost_lowest   # bits of COUNT_RECORDS_LOST, which also frames without the counters have
     uint64_t lost_ns       # up to when records were lost or left out, as far as that is known; 0: never
     uint64_t unsure_ns     # since when, as far as the counts of what was lost have not been read; or SURE_NS
     loss_windows windows   # when it was losing
@@ -112,7 +112,7 @@ cdef inline int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t
 
 cdef inline void take_counters(cpu_ring *ring, const batch_header *header, uint64_t begin_ns) noexcept nogil:
     """How far the CPU has come, and what has become of its frames; its batch begins at begin_ns."""
-    if header.counters[COUNT_RECORDS_LOST] != ring.counters[COUNT_RECORDS_LOST]:
+    if <uint32_t>header.counters[COUNT_RECORDS_LOST] != ring.lost_lowest:
         note_loss(ring, begin_ns, header.time_ns)
     elif header.counters[COUNT_THINNED] != ring.counters[COUNT_THINNED]:
         note_unsure(ring, header.time_ns)

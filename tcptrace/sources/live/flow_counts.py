@@ -3,8 +3,6 @@
 import ctypes
 import errno
 import os
-import platform
-import re
 import time
 from typing import Any, Final
 
@@ -21,20 +19,12 @@ FlowCounts = tuple[npt.NDArray[Any], npt.NDArray[Any], int]
 # The kernel hands over whole buckets of its hash table: room for one that is much fuller than they are.
 _BUCKET_ROOM: Final = 1024
 
-# Since this release whoever holds a map's file descriptor may read and write it.
-_READ_BY_ANYONE: Final = (5, 19)
 # Twenty thousand flows take about 10 ms.
 _READ_EVERY_NS: Final = 500_000_000
-# A program that finds the ring full has counted what it lost by then, and LOSSES_UNTIL_NS of bpf/flows.c is past.
+# A program that finds the ring full has counted what it lost by then.
 _COUNTED_WITHIN_NS: Final = 250_000_000
 # Of bpf/flows.c: enum loss_time.
-_COUNTS_READ_NS, _LOSS_BOUT = 1, 2
-
-
-def may_read_counts() -> bool:
-    """Whether this kernel lets a process read them that has given its privileges up."""
-    numbers = re.match(r"(\d+)\.(\d+)", platform.release())
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _READ_BY_ANYONE
+_LOSSES_UNTIL_NS, _COUNTS_READ_NS, _LOSS_BOUT = 0, 1, 2
 
 
 class FlowCounter:
@@ -63,12 +53,33 @@ class FlowCounter:
         current = keys["bout"] == self._bout & 0xFFFF
         return keys[current], counts[current]
 
-    def note_read(self, time_ns: int) -> None:
-        """All that was lost up to then has been taken in: the kernel need not tell of it any more."""
+    def note_read(self, keys: npt.NDArray[Any], time_ns: int) -> bool:
+        """All that was lost up to `time_ns` has been taken in, `keys` as read last: the kernel need not tell of it.
+
+        False, and nothing done, if there were losses since, or the kernel does not let us.
+        """
+        until_ns = ctypes.c_uint64()
+        place = ctypes.c_uint32(_LOSSES_UNTIL_NS)
+        found = self._lib.bpf_lookup_elem(self._times_fd, ctypes.byref(place), ctypes.byref(until_ns))
+        if found != 0 or until_ns.value > time_ns:
+            return False
+        if not self._set(_LOSS_BOUT, self._bout + 1):
+            return False
         self._bout += 1
-        for place, value in ((_LOSS_BOUT, self._bout), (_COUNTS_READ_NS, time_ns)):
-            key, number = ctypes.c_uint32(place), ctypes.c_uint64(value)
-            self._lib.bpf_update_elem(self._times_fd, ctypes.byref(key), ctypes.byref(number), 0)
+        self._set(_COUNTS_READ_NS, time_ns)
+        self._remove(keys)
+        return True
+
+    def _set(self, place: int, value: int) -> bool:
+        key, number = ctypes.c_uint32(place), ctypes.c_uint64(value)
+        return int(self._lib.bpf_update_elem(self._times_fd, ctypes.byref(key), ctypes.byref(number), 0)) == 0
+
+    def _remove(self, keys: npt.NDArray[Any]) -> None:
+        """Of a bout that is over: nobody looks for them any more."""
+        amount = ctypes.c_uint32(len(keys))
+        if len(keys):
+            keys = np.ascontiguousarray(keys)
+            self._lib.bpf_delete_batch(self._flows_fd, keys.ctypes.data_as(ctypes.c_void_p), ctypes.byref(amount))
 
 
 class LostAndCounted:
@@ -115,9 +126,8 @@ class LostAndCounted:
     def _hand_on(self, counts: FlowCounts, lost: int, lost_ns: int) -> FlowCounts:
         self._waiting = None
         known_ns = self._read_ns - _COUNTED_WITHIN_NS
-        if lost == self._lost and lost_ns < known_ns:
+        if lost == self._lost and lost_ns < known_ns and self._counter.note_read(counts[0], known_ns):
             self._known_ns = known_ns
-            self._counter.note_read(known_ns)
         return counts
 
     @property
