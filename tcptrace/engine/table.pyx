@@ -703,7 +703,5 @@ cdef inline bint starts_anew(connection *c, int x, const packet_record *p) noexc
     if p.flags & (FLAG_SYN | FLAG_ACK | FLAG_RST) != FLAG_SYN:
         return False
     if not end.base_known and c.opening_missed:  # one that is sent again is behind
-        if c.reset or c.ends[0].fin_seen or c.ends[1].fin_seen:
-            return True
         return (end.seen or end.next_told) and not before(p.seq, end.next_seq)
     return p.seq != end.base_seq if end.base_known else is_older_than_syn(c, p)

@@ -243,13 +243,13 @@ def test_loss_at_a_router(sockets: Sockets, tmp_path: Path, offloads: str, capsy
 
 
 def assert_near_by_time(one: dict[Key, Event], other: dict[Key, Event]) -> None:
-    """Which of the two a late segment is goes by the time, and each clock has its own: one may be on the border."""
+    """Which of the two a late segment is goes by the time, and each clock has its own: a few may be on the border."""
     for key, row in one.items():
         found = [
             int(which[f"sent_{name}"]) for which in (row, other[key]) for name in ("retransmissions", "out_of_order")
         ]
         assert found[0] + found[1] == found[2] + found[3]
-        assert abs(found[0] - found[2]) <= 1
+        assert abs(found[0] - found[2]) <= max(2, found[0] // 50)
 
 
 def lay_path(near: Namespace, router: Namespace, far: Namespace, offloads: str) -> None:
