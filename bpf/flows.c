@@ -16,7 +16,7 @@ struct flow_count_bytes {
 
 BPF_TABLE("lru_hash", struct flow_key_bytes, struct flow_count_bytes, flows, FLOWS_MAX);
 
-/* To bcc a number each. */
+/* Places in loss_times. */
 enum loss_time {
 	LOSSES_UNTIL_NS, /* a little past the last loss, on any CPU: records were lost, or may be until then */
 	/* Both written by the reader, with no loss under way: */

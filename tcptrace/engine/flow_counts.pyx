@@ -75,7 +75,9 @@ cdef bint is_its_count(connection *c, uint32_t since, uint32_t forgotten) noexce
     return True
 
 
-cdef inline void count_from_here(connection *c, endpoint *end, uint64_t count, uint64_t bytes, uint64_t payload_bytes) noexcept nogil:
+cdef inline void count_from_here(
+    connection *c, endpoint *end, uint64_t count, uint64_t bytes, uint64_t payload_bytes
+) noexcept nogil:
     """What was counted before is not of this row; but part of it may be."""
     end.counts_begin_here = False
     end.flow_count, end.flow_bytes, end.flow_payload_bytes = count, bytes, payload_bytes

@@ -24,7 +24,6 @@ from functools import lru_cache
 import numpy as np
 
 from tcptrace import model
-from tcptrace.records import FLAG_ACK as _FLAG_ACK
 
 cdef enum kind_of_column:
     CONSTANT        # the same text in each line
@@ -46,7 +45,7 @@ _CODES = {"b1": 4, "i1": 0, "i2": 1, "i4": 2, "i8": 3, "u1": 4, "u2": 5, "u4": 6
 
 _BRIEF = model.PACKET_BRIEF
 if (
-    _FLAG_ACK != 0x10 or model.RECENT_PACKETS != RECENT_PACKETS or _BRIEF.itemsize != sizeof(brief)
+    model.RECENT_PACKETS != RECENT_PACKETS or _BRIEF.itemsize != sizeof(brief)
     or _BRIEF.fields["received"][1] != 26 or _BRIEF.fields["analysis"][1] != 28
     or model.DIRECTION.fields["mac_known"][1] != model.DIRECTION.fields["mac"][1] + 6
 ):

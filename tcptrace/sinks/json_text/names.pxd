@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport strlen
 
+from tcptrace.records cimport FLAG_ACK
 from tcptrace.sinks.json_text.numbers cimport exact_most, put_natural, put_padded, put_text
 
 cdef extern from "<arpa/inet.h>":
@@ -12,7 +13,6 @@ cdef extern from "<arpa/inet.h>":
 cdef enum:
     ADDRESS_MOST = 64
     BRIEF_MOST = 512        # characters of a packet in short; each of its words is added apart
-    FLAG_ACK = 0x10
     NS_A_SECOND = 1_000_000_000
     SECONDS_A_DAY = 86_400
 
