@@ -24,6 +24,8 @@ READ_FRAMES_BYTES: Final = 4 << 20
 LINK_TYPES: Final = {"ethernet": 1, "raw": 101}
 # Reading two clocks one after the other differs by less than this; a clock that is set, by more.
 CLOCK_STEP_NS: Final = 1_000_000
+# An interface that is taken away is down first, for a moment that one check may fall into.
+CHECKS_DOWN: Final = 2
 # All rings together; each is a power of two within these bounds unless the user says otherwise.
 RINGS_TOTAL_BYTES: Final = 128 << 20
 RING_MAX_BYTES: Final = 16 << 20
@@ -87,7 +89,7 @@ class LiveSource:
         self._frames: Frames | None = _room_for_frames() if programs.snaplen else None
         self._count = 0
         self._stop_ns: int | None = None
-        self._is_down = False
+        self._checks_down = 0
         self._thinned = 0
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
@@ -222,8 +224,8 @@ class LiveSource:
         status = still_there(self.interface)
         if status == "gone":
             raise TcptraceError(f"interface {self.interface.name} is gone")
-        was_down, self._is_down = self._is_down, status == "down"
-        if self._is_down and not was_down:
+        self._checks_down = self._checks_down + 1 if status == "down" else 0
+        if self._checks_down == CHECKS_DOWN:
             return f"interface {self.interface.name} is down"
         return self._counts.take_problem()
 
