@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 
-from tcptrace.engine.rows cimport connection_row, direction_row, finding, packet_brief
+from tcptrace.engine.rows cimport direction_row, finding, packet_brief, whole_row
 from tcptrace.records cimport flow_count, flow_key, packet_record, socket_key, socket_record, socket_view
 
 import numpy as np
@@ -13,30 +13,30 @@ from tcptrace.records import FLOW_COUNT, FLOW_KEY, PACKET_RECORD, SOCKET_KEY, SO
 
 def check():
     """Raises ImportError where they differ."""
-    cdef connection_row row
+    cdef whole_row whole
     cdef direction_row direction
     cdef packet_brief brief
     cdef finding found
-    cdef uint8_t *base = <uint8_t *>&row
+    cdef uint8_t *base = <uint8_t *>&whole
     offsets = {
-        "sent": <uint8_t *>&row.sent - base,
-        "received": <uint8_t *>&row.received - base,
-        "recent": <uint8_t *>&row.recent - base,
-        "src_socket": <uint8_t *>&row.src_socket - base,
-        "dst_socket": <uint8_t *>&row.dst_socket - base,
-        "recent_total": <uint8_t *>&row.recent_total - base,
-        "dst_addr": <uint8_t *>&row.dst_addr - base,
-        "vlan_id": <uint8_t *>&row.vlan_id - base,
-        "state": <uint8_t *>&row.state - base,
-        "near_end": <uint8_t *>&row.near_end - base,
-        "changed": <uint8_t *>&row.changed - base,
-        "records_lost": <uint8_t *>&row.records_lost - base,
+        "sent": <uint8_t *>&whole.row.sent - base,
+        "received": <uint8_t *>&whole.row.received - base,
+        "recent": <uint8_t *>&whole.row.recent - base,
+        "src_socket": <uint8_t *>&whole.sockets.src - base,
+        "dst_socket": <uint8_t *>&whole.sockets.dst - base,
+        "recent_total": <uint8_t *>&whole.row.recent_total - base,
+        "dst_addr": <uint8_t *>&whole.row.dst_addr - base,
+        "vlan_id": <uint8_t *>&whole.row.vlan_id - base,
+        "state": <uint8_t *>&whole.row.state - base,
+        "near_end": <uint8_t *>&whole.row.near_end - base,
+        "changed": <uint8_t *>&whole.row.changed - base,
+        "records_lost": <uint8_t *>&whole.row.records_lost - base,
     }
     same = (
         np.asarray(<direction_row[:1]>&direction).dtype == model.DIRECTION
         and np.asarray(<packet_brief[:1]>&brief).dtype == model.PACKET_BRIEF
         and np.asarray(<finding[:1]>&found).dtype == model.FINDING
-        and model.CONNECTION.itemsize == sizeof(connection_row)
+        and model.CONNECTION.itemsize == sizeof(whole_row)
         and all(model.CONNECTION.fields[name][1] == offset for name, offset in offsets.items())
         and PACKET_RECORD.itemsize == sizeof(packet_record)
         and FLOW_KEY.itemsize == sizeof(flow_key)

@@ -1,4 +1,4 @@
-# The table's rows.  direction_row, packet_brief and connection_row mirror tcptrace.model
+# The table's rows.  direction_row, packet_brief and whole_row mirror tcptrace.model
 # (checked when engine.table is imported); what follows them in `connection` is the engine's own.
 from tcptrace.engine.percentiles cimport histogram
 from tcptrace.records cimport socket_view
@@ -103,8 +103,16 @@ cdef struct connection_row:
     direction_row sent
     direction_row received
     packet_brief recent[RECENT_PACKETS]
-    socket_view src_socket
-    socket_view dst_socket
+
+# What the kernel holds of both ends.  Apart from the rows: memory is only taken where there are sockets.
+cdef struct socket_pair:
+    socket_view src
+    socket_view dst
+
+# model.CONNECTION: a row and its sockets.
+cdef struct whole_row:
+    connection_row row
+    socket_pair sockets
 
 # model.FINDING: what one record came to.
 cdef struct finding:
@@ -190,6 +198,7 @@ cdef struct connection:
     int32_t older
     uint32_t flow_since     # of the kernel's counts of what was lost; valid with flow_known
     int64_t since_ns        # what that list is in the order of: last packet, or the kernel's word that it is open
+    socket_pair *sockets    # always the same
     uint8_t reset
     uint8_t reset_early     # before both FINs were seen
     uint8_t first_to_close  # 1: src, 2: dst; who sent the first FIN, or the RST
@@ -217,4 +226,4 @@ cdef inline direction_row *row_of(connection *c, int x) noexcept nogil:
 
 cdef inline socket_view *socket_of(connection *c, int x) noexcept nogil:
     """What the kernel holds of end x."""
-    return &c.row.src_socket if x == 0 else &c.row.dst_socket
+    return &c.sockets.src if x == 0 else &c.sockets.dst

@@ -72,7 +72,7 @@ cdef inline bint is_open(uint8_t state) noexcept nogil:
 
 cdef bint is_held_open(connection *c) noexcept nogil:
     """The kernel's last word is that one of its sockets is open."""
-    return is_open(c.row.src_socket.state) or is_open(c.row.dst_socket.state)
+    return is_open(c.sockets.src.state) or is_open(c.sockets.dst.state)
 
 
 # --- Of which connection.
@@ -273,9 +273,9 @@ cdef int begin_with_packet(connection *c, int x, const packet_record *p) noexcep
 
 cdef void exchange_sockets(connection *c) noexcept nogil:
     """What was src's is dst's."""
-    cdef socket_view src = c.row.src_socket
-    c.row.src_socket = c.row.dst_socket
-    c.row.dst_socket = src
+    cdef socket_view src = c.sockets.src
+    c.sockets.src = c.sockets.dst
+    c.sockets.dst = src
     c.row.near_end = exchanged(c.row.near_end)
     c.told = exchanged(c.told)
     c.answered = exchanged(c.answered)
@@ -291,7 +291,7 @@ cdef bint is_older_than_syn(connection *c, const packet_record *p) noexcept nogi
     """The row is of a socket that was past its SYN before p, the first SYN, came: p begins another connection."""
     if c.row.recent_total > 0 or <int64_t>p.time_ns <= c.row.start_ns:
         return False
-    return is_past_syn(c.row.src_socket.state) or is_past_syn(c.row.dst_socket.state)
+    return is_past_syn(c.sockets.src.state) or is_past_syn(c.sockets.dst.state)
 
 
 cdef inline bint is_past_syn(uint8_t state) noexcept nogil:

@@ -21,7 +21,7 @@ from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remov
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
-from tcptrace.engine.rows cimport connection, connection_row, endpoint, finding
+from tcptrace.engine.rows cimport connection, connection_row, endpoint, finding, socket_pair, whole_row
 from tcptrace.engine.segments cimport release
 from tcptrace.engine.shared_memory cimport shared_memory
 from tcptrace.engine.sequence cimport before
@@ -33,14 +33,15 @@ from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.engine.touched cimport begin_interval, has_rate, look_ahead_of, touch, touched_rows
 from tcptrace.records cimport (
     FLAG_ACK, FLAG_RST, FLAG_SYN, FLOW_TIME, NOTE_COUNTED, SOCKET_FOUND, SOCKET_STATE, flow_count, flow_key, packet_record,
-    socket_key, socket_record, socket_view,
+    socket_key, socket_record,
 )
 
 import numpy as np
 
 from tcptrace import model
 from tcptrace.engine import layout
-from tcptrace.records import FLOW_COUNT, FLOW_KEY, PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD
+from tcptrace.engine.stored_rows import SOCKET_FIELDS, StoredRows
+from tcptrace.records import FLOW_COUNT, FLOW_KEY, PACKET_RECORD, SOCKET_KEY, SOCKET_RECORD, SOCKET_VIEW
 
 # Rows that ended and wait for take_ended(); process() and expire() stop when there is no more room.
 cdef int32_t ENDED_MAX = 1024
@@ -78,7 +79,8 @@ cdef class Table:
     """
 
     cdef connection *rows
-    cdef object memory, row_view
+    cdef socket_pair *sockets
+    cdef object row_view, socket_view
     cdef flow_index index
     cdef shared_memory shared
     cdef activity_list lists[ACTIVITIES]
@@ -86,7 +88,7 @@ cdef class Table:
     cdef touched_rows touched
     cdef asked_socket *asked
     cdef int64_t asked_count, asked_room, without_room
-    cdef connection_row *ended_rows
+    cdef whole_row *ended_rows
     cdef object ended_memory, none_ended
     cdef int32_t ended_count, max_connections, used, free_row
     cdef int64_t idle_ns, closed_ns, refreshed_ns
@@ -121,14 +123,17 @@ cdef class Table:
             raise MemoryError
         self.index.seed = seed
         # Pages of the table are only touched, and so only taken, as far as rows are used.
-        self.memory = np.zeros(max_connections * sizeof(connection), "u1")
-        view = self.memory
+        memory = np.zeros(max_connections * sizeof(connection), "u1")
+        view = memory
         self.rows = <connection *>&view[0]
-        self.row_view = self.memory.view(_strided(model.CONNECTION, sizeof(connection)))
+        self.row_view = memory.view(_without_sockets(sizeof(connection)))
+        self.socket_view = np.zeros(max_connections, [(name, SOCKET_VIEW) for name in SOCKET_FIELDS])
+        view = self.socket_view.view("u1")
+        self.sockets = <socket_pair *>&view[0]
         self.ended_memory = np.zeros(ENDED_MAX, model.CONNECTION)
         self.none_ended = np.zeros(0, model.CONNECTION)
         view = self.ended_memory.view("u1")
-        self.ended_rows = <connection_row *>&view[0]
+        self.ended_rows = <whole_row *>&view[0]
         self.shared.segments.limit = SEGMENTS_MAX
         self.shared.segments.free = -1
         self.shared.histograms.limit_bytes = HISTOGRAMS_MAX_BYTES
@@ -351,13 +356,15 @@ cdef class Table:
     cdef inline void _fetch_to_ask(self) noexcept nogil:
         """The row that is looked at some turns later comes into the CPU's cache meanwhile."""
         cdef const connection *c
+        cdef int32_t row
         if self.to_ask.taken + ASK_AHEAD < self.to_ask.put:
-            c = &self.rows[self.to_ask.rows[(self.to_ask.taken + ASK_AHEAD) & self.to_ask.mask]]
+            row = self.to_ask.rows[(self.to_ask.taken + ASK_AHEAD) & self.to_ask.mask]
+            c = &self.rows[row]
             prefetch(&c.row.id)
             prefetch(&c.row.src_state)
-            prefetch(&c.row.src_socket.time_ns)
-            prefetch(&c.row.src_socket.state)
-            prefetch(&c.row.dst_socket.state)
+            prefetch(&self.sockets[row].src.time_ns)
+            prefetch(&self.sockets[row].src.state)
+            prefetch(&self.sockets[row].dst.state)
             prefetch(&c.told)
 
     cdef void _take_silence(self) noexcept nogil:
@@ -495,9 +502,9 @@ cdef class Table:
         cdef uint8_t queued = c.queued, touched = c.touched
         if c.row.id:
             if c.told:  # few rows have sockets
-                memset(&c.row.src_socket, 0, 2 * sizeof(socket_view))
-            memset(c, 0, <uint8_t *>&c.row.src_socket - <uint8_t *>c)
-            memset(&c.ends, 0, sizeof(connection) - (<uint8_t *>&c.ends - <uint8_t *>c))
+                memset(c.sockets, 0, sizeof(socket_pair))
+            memset(c, 0, sizeof(connection))
+        c.sockets = &self.sockets[row]
         self.last_id += 1
         self.connections += 1
         c.row.id = self.last_id
@@ -558,13 +565,12 @@ cdef class Table:
 
     cdef inline void _keep_ended(self, const connection *c) noexcept nogil:
         """A copy for take_ended(); the part for sockets is zero while none was there."""
-        cdef connection_row *kept = &self.ended_rows[self.ended_count]
+        cdef whole_row *kept = &self.ended_rows[self.ended_count]
+        memcpy(&kept.row, &c.row, sizeof(connection_row))
         if c.told:
-            memcpy(kept, &c.row, sizeof(connection_row))
-        else:
-            memcpy(kept, &c.row, <const uint8_t *>&c.row.src_socket - <const uint8_t *>&c.row)
-            if kept.src_socket.time_ns or kept.dst_socket.time_ns:
-                memset(&kept.src_socket, 0, 2 * sizeof(socket_view))
+            memcpy(&kept.sockets, c.sockets, sizeof(socket_pair))
+        elif kept.sockets.src.time_ns or kept.sockets.dst.time_ns:
+            memset(&kept.sockets, 0, sizeof(socket_pair))
         self.ended_count += 1
 
     cdef void _release(self, endpoint *end) noexcept nogil:
@@ -646,7 +652,7 @@ cdef class Table:
 
     def rows_view(self):
         """All rows ever used (model.CONNECTION, not a copy), those with in_use == 0 included."""
-        return self.row_view[: self.used]
+        return StoredRows(self.row_view[: self.used], self.socket_view[: self.used])
 
     def touched_rows(self):
         """Which rows may not be as they were at the last clear_changed(): indices, ascending (a copy)."""
@@ -682,13 +688,14 @@ cdef class Table:
         )
 
 
-def _strided(dtype, itemsize):
-    """`dtype` as the beginning of larger items."""
-    names = list(dtype.names)
+def _without_sockets(itemsize):
+    """The other fields of model.CONNECTION as the beginning of larger items."""
+    fields = model.CONNECTION.fields
+    names = [name for name in model.CONNECTION.names if name not in SOCKET_FIELDS]
     return np.dtype({
         "names": names,
-        "formats": [dtype.fields[name][0] for name in names],
-        "offsets": [dtype.fields[name][1] for name in names],
+        "formats": [fields[name][0] for name in names],
+        "offsets": [fields[name][1] for name in names],
         "itemsize": itemsize,
     })
 

@@ -202,7 +202,8 @@ cdef class Lines:
         cdef const uint8_t *first
         cdef int64_t stride = rows.dtype.itemsize, line_most
         cdef char *to = self.memory
-        if rows.dtype.names != model.CONNECTION.names:
+        rows = getattr(rows, "without_sockets", rows)  # nothing of sockets is a field of the rows here
+        if rows.dtype.names != model.CONNECTION.names[: len(rows.dtype.names)]:
             raise TypeError("rows are not of dtype CONNECTION")
         if count == 0:
             return b""
