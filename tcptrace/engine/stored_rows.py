@@ -19,8 +19,6 @@ class StoredRows:
     without_sockets: an array of all the other fields; sockets: one of those two, as long.
     """
 
-    dtype = CONNECTION
-
     def __init__(self, without_sockets: Rows, sockets: npt.NDArray[Any]) -> None:
         self.without_sockets = without_sockets
         self._sockets = sockets

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tcptrace.engine.stored_rows import SOCKET_FIELDS, StoredRows
 from tcptrace.model import CONNECTION, PACKET_BRIEF, Rows, TraceInfo
 from tcptrace.records import SOCKET_VIEW
 from tcptrace.sinks import human
@@ -102,16 +103,17 @@ def plain_text(rows: Rows, info: TraceInfo, **fields: Any) -> bytes:
     return "".join(json.dumps(event, separators=(",", ":"), allow_nan=False) + "\n" for event in events).encode()
 
 
-def strided(rows: Rows) -> Rows:
-    """As the engine's rows are, with something else between them."""
+def stored(rows: Rows) -> StoredRows:
+    """As the engine's rows are, with something else between them, and their sockets elsewhere."""
     room = np.zeros(len(rows), np.dtype([("row", CONNECTION), ("other", "u1", 24)]))
     room["row"] = rows
     fields = CONNECTION.fields
     assert fields is not None
-    names = list(CONNECTION.names or ())
+    names = [name for name in CONNECTION.names or () if name not in SOCKET_FIELDS]
     offsets = [fields[name][1] for name in names]
     formats = [fields[name][0] for name in names]
-    return room.view(np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": room.itemsize}))
+    others = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": room.itemsize})
+    return StoredRows(room.view(others), rows[list(SOCKET_FIELDS)].copy())
 
 
 class Sink:
@@ -142,7 +144,7 @@ def info(info: TraceInfo) -> TraceInfo:
 @pytest.mark.parametrize("with_sockets", [False, True])
 @pytest.mark.parametrize("seed", range(25))
 def test_lines_are_what_plain_dicts_say(seed: int, with_sockets: bool, info: TraceInfo, make_view: Any) -> None:
-    rows = strided(any_rows(seed, 40, with_sockets=with_sockets))
+    rows = stored(any_rows(seed, 40, with_sockets=with_sockets))
     view = make_view(rows, time_ns=START_NS + 10**9)
     sink = Sink(info)
     sink.ndjson.update(view)

@@ -200,7 +200,7 @@ cdef class Lines:
         cdef int64_t count = len(picks), line
         cdef const uint8_t[::1] view
         cdef const uint8_t *first
-        cdef int64_t stride = rows.dtype.itemsize, line_most
+        cdef int64_t stride, line_most
         cdef char *to = self.memory
         rows = getattr(rows, "without_sockets", rows)  # nothing of sockets is a field of the rows here
         if rows.dtype.names != model.CONNECTION.names[: len(rows.dtype.names)]:
@@ -209,6 +209,7 @@ cdef class Lines:
             return b""
         view = rows.view("u1")
         first = &view[0]
+        stride = rows.dtype.itemsize
         line_most = self._prepare(columns, first, stride)
         for line in range(count):
             to = self._make_room(to, line_most)

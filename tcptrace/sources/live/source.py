@@ -146,11 +146,13 @@ class LiveSource:
         return time.monotonic_ns()
 
     def read(self, timeout_s: float) -> npt.NDArray[Any]:
-        """The next records in time order, possibly none; valid until the next call."""
-        self._count = self._read()
-        if self._count == 0 and timeout_s > 0:
+        """The next records in time order, possibly none; valid until the next call.
+
+        All there are have been read: then it waits for so long, or until many have come.
+        """
+        if self._ring.drained and timeout_s > 0:
             self._ring.wait(timeout_s)
-            self._count = self._read()
+        self._count = self._read()
         return self._buffer[: self._count]
 
     def _read(self) -> int:
