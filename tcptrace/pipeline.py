@@ -12,11 +12,10 @@ from tcptrace.errors import TcptraceError
 from tcptrace.model import FINDING, Clock, Indices, PacketBatch, Rows, Sink, SocketBatch, SocketEventSink, Totals
 from tcptrace.records import SOCKET_FOUND, SOCKET_RETRANSMISSION, SOCKET_STATE, Frames
 
-# How long a read may wait: as long as the kernel side keeps a packet back (a tick), and a Ctrl-C goes unnoticed.
-READ_TIMEOUT_S: Final = 0.02
-# While nothing has come for a second: waking costs more than the rest then.
-IDLE_READ_TIMEOUT_S: Final = 0.05
-IDLE_AFTER_NS: Final = 1_000_000_000
+# How long a read may wait, and a Ctrl-C goes unnoticed: each wake costs whoever works on that CPU more than its own time.
+READ_TIMEOUT_S: Final = 0.05
+# So long, a tick, the kernel side may keep a packet back: before an interval's end there is no use in waiting less.
+READ_TIMEOUT_MIN_S: Final = 0.02
 # Sockets asked for at the end of an interval: about 5 us each.
 ASKED_SOCKETS: Final = 2000
 
@@ -147,7 +146,6 @@ class Pipeline:
     _shown: bool = field(default=False, init=False)
     _due_ns: int = field(default=0, init=False)
     _last_ns: int = field(default=0, init=False)  # of the last record taken
-    _active_ns: int = field(default=0, init=False)  # when a live source last had records
     _broken: TcptraceError | None = field(default=None, init=False)
 
     def run(self) -> None:
@@ -188,7 +186,6 @@ class Pipeline:
         self._take_sockets(self.source.read_sockets())
         self._take_flow_counts()
         now_ns = self.source.now_ns()
-        self._active_ns = now_ns if len(records) else self._active_ns
         # The first packets are shown at once, not after a first interval.
         if now_ns >= self._due_ns or (self._packets and not self._shown):
             self._shown = self._shown or self._packets > 0
@@ -196,10 +193,8 @@ class Pipeline:
             self._end_interval(self.source.complete_ns())
 
     def _timeout_s(self, now_ns: int) -> float:
-        """How long to wait for records: longer while there are none, but not past the interval's end."""
-        if now_ns - self._active_ns < IDLE_AFTER_NS:
-            return READ_TIMEOUT_S
-        return min(IDLE_READ_TIMEOUT_S, max(READ_TIMEOUT_S, (self._due_ns - now_ns) / 1e9))
+        """How long to wait for records: not past the interval's end."""
+        return min(READ_TIMEOUT_S, max(READ_TIMEOUT_MIN_S, (self._due_ns - now_ns) / 1e9))
 
     def _recorded_step(self) -> None:
         """The next records of a file; an interval ends before the first record past it."""
