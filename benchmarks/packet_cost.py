@@ -1,8 +1,11 @@
 """What a packet costs in the kernel: our TC program, an empty one, one record at a time with and without wake-ups."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from measure import Question, paired
 from programs.offered import BPF_HEADERS, Offering
 
@@ -49,10 +52,12 @@ class Ours:
 
     def drain(self) -> int:
         """How many records there were."""
-        taken = 0
-        while count := self.ring.read(self.out, time.monotonic_ns()):
-            taken += count
-        return taken
+        return sum(map(len, self.batches()))
+
+    def batches(self) -> Iterator[npt.NDArray[Any]]:
+        """The records, in order; each array is valid until the next."""
+        while (count := self.ring.read(self.out, time.monotonic_ns())) or not self.ring.drained:
+            yield self.out[:count]
 
     def close(self) -> None:
         self.programs.close()

@@ -15,7 +15,7 @@ from command_at_work import of_commands
 from measure import Figure, Question
 from packet_cost import Ours
 from programs.offered import RUN, Offering
-from ring_to_table import wait_for
+from ring_to_table import HANDED_OVER_S
 
 from tcptrace.engine.table import Table
 from tcptrace.model import Clock, Sink, Totals, TraceInfo
@@ -81,9 +81,8 @@ class Packets:
         parts = []
         for start in range(0, count, STEP):
             self.offering.offer(min(STEP, count - start))
-            wait_for(self.ours)
-            while taken := self.ours.ring.read(self.ours.out, time.monotonic_ns()):
-                parts.append(self.ours.out[:taken].copy())
+            time.sleep(HANDED_OVER_S)
+            parts += [records.copy() for records in self.ours.batches()]
         records = np.concatenate(parts)
         assert len(records) == count
         return records

@@ -12,7 +12,7 @@ from tcptrace.errors import TcptraceError
 from tcptrace.model import FINDING, Clock, Indices, PacketBatch, Rows, Sink, SocketBatch, SocketEventSink, Totals
 from tcptrace.records import SOCKET_FOUND, SOCKET_RETRANSMISSION, SOCKET_STATE, Frames
 
-# How long a read may wait, and a Ctrl-C goes unnoticed: each wake costs whoever works on that CPU more than its own time.
+# How long a read may wait, and a Ctrl-C goes unnoticed: a wake costs others more than its own time takes.
 READ_TIMEOUT_S: Final = 0.05
 # So long, a tick, the kernel side may keep a packet back: before an interval's end there is no use in waiting less.
 READ_TIMEOUT_MIN_S: Final = 0.02

@@ -13,6 +13,8 @@ MS = 1_000_000
 class FakeRing:
     """Nothing in it; complete up to 60 ms before the clock that it is told, as of CPUs that rest."""
 
+    drained = True
+
     def read(self, out: Any, now_ns: int, frames: Any = None) -> int:
         return 0
 

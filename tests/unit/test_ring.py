@@ -74,9 +74,15 @@ class Cpus:
 
     def read(self, now_ms: float) -> dict[float, bool]:
         """Of each record handed on, by its time: whether it knows of what was lost before."""
-        count = self.ring.read(self.out, at(now_ms), self.frames)
-        times, notes = self.out["time_ns"][:count].tolist(), self.out["note"][:count].tolist()
-        return {(ns - START_NS) / MS: bool(note & NOTE_COUNTED) for ns, note in zip(times, notes, strict=True)}
+        known = {}
+        is_first = True
+        while is_first or not self.ring.drained:
+            is_first = False
+            count = self.ring.read(self.out, at(now_ms), self.frames)
+            times, notes = self.out["time_ns"][:count].tolist(), self.out["note"][:count].tolist()
+            known |= {(ns - START_NS) / MS: bool(note & NOTE_COUNTED) for ns, note in zip(times, notes, strict=True)}
+        assert list(known) == sorted(known)
+        return known
 
 
 def records(times_ms: list[float]) -> np.ndarray[Any, Any]:

@@ -20,6 +20,8 @@ from tcptrace.sources.live.perf_buffer cimport (
 cdef enum:
     # Records of one CPU kept waiting for the others; past that they stay in the ring, where a full one is counted.
     PENDING_MAX = 262_144
+    # Taken out at a time: these are in the CPU's cache still when they are merged and analysed.
+    TAKEN_MAX = 1_024
     # A ring with less room than this may have refused a batch: the largest one, with staged frames.
     BATCH_ROOM_BYTES = 32_768
     # Or a sample of one large frame.
@@ -152,12 +154,14 @@ cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t 
     return 0
 
 cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
-    """What is in the ring goes to the pending records, as far as there is room for it."""
+    """What is in the ring goes to the pending records, some at a time, as far as there is room for it."""
     cdef uint64_t head = data_head(ring.perf.page), before = ring.perf.tail, at
     cdef uint64_t room_bytes = FRAME_ROOM_BYTES if snaplen > STAGED_FRAME_MAX_BYTES else BATCH_ROOM_BYTES
+    cdef uint64_t enough = ring.end - ring.first + TAKEN_MAX
     cdef uint32_t bytes
     while (
         ring.perf.tail < head
+        and ring.end - ring.first < enough
         and ring.end - ring.first < PENDING_MAX
         and waiting_bytes(&ring.frames) < FRAME_QUEUE_MAX_BYTES
     ):

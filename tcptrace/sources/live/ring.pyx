@@ -125,9 +125,11 @@ cdef class Ring:
         if self.snaplen:
             frames_to = _writable(frames, self.snaplen)
         with nogil:
+            self.drained = True
             for index in range(self.ring_count):
                 drain(&self.rings[index], self.snaplen)
-            self.drained = True
+                if self.rings[index].behind:
+                    self.drained = False
             count = self._merge(to, room, self._horizon(now_ns), &frames_to if self.snaplen else NULL)
         return count
 
