@@ -74,13 +74,13 @@ class Trace:
         return self
 
     def set_up(self) -> "Trace":
-        """Set-up is under way: the compiler works in a thread of its own."""
+        """Set-up is under way: it catches SIGTERM from its beginning."""
         for _ in attempts():
-            if len(os.listdir(f"/proc/{self.pid}/task")) > 1:
+            if int(status_of(self.pid)["SigCgt"][0], 16) >> (signal.SIGTERM - 1) & 1:
                 return self
             self.live_for(0.005)
             assert self.process.returncode is None, self.errors.rest()
-        raise AssertionError("no compiler")
+        raise AssertionError("it catches no signal")
 
     def guard(self) -> int | None:
         """The guard's process id, if it has one; to be asked once it is being set up."""
