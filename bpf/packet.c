@@ -5,10 +5,10 @@
  * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> is_recorded -> this CPU's batch -> ring
  *
  * Set by the loader: LINK_KIND (enum link_kind), DIRECTION_MARKER, which it replaces in the compiled code by each hook's
- * enum direction, HOOK_XDP and MTU_BYTES where XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
- * some processes' sockets alone are; and in place of the FILTER marker the text of filter_matches(), flows.c, and selected.c
- * if it is wanted.  bcc rewrites map methods in the text that it is handed, not in headers: the loader puts followed.c,
- * samples.c and socket.c, if they are wanted, and handover.c after this.
+ * enum direction, HOOK_XDP and MTU_BYTES where XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER
+ * (and LOOPBACK on lo) where packets of some processes' sockets alone are; and in place of the FILTER marker the text of
+ * filter_matches(), flows.c, and selected.c if it is wanted.  bcc rewrites map methods in the text that it is handed, not
+ * in headers: the loader puts followed.c, samples.c and socket.c, if they are wanted, and handover.c after this.
  */
 #define BPF_LICENSE Dual MIT/GPL
 #define IN_KERNEL
@@ -17,7 +17,7 @@
 #include "window.h"
 #include "thinning.h"
 
-#define TC_GO_ON -1 /* TC_ACT_UNSPEC: the next filter decides, as if we were not here */
+#define TC_GO_ON -1 /* TC_ACT_UNSPEC, TCX_NEXT: the next program decides, as if we were not here */
 /* First guess of how much to load; what Ethernet, IPv6 and TCP with all options take. */
 #define FIRST_LOAD_BYTES 128
 
