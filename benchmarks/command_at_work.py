@@ -72,7 +72,7 @@ def at_work(near: Namespace, arguments: Sequence[str]) -> Iterator[subprocess.Po
     reader = threading.Thread(target=drain, args=(primary,))
     reader.start()
     try:
-        while not near.filters("veth0", "ingress"):
+        while not near.programs("veth0", "ingress"):
             time.sleep(0.1)
         yield process
     finally:

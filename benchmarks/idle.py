@@ -66,7 +66,7 @@ def ask() -> list[Question]:
     note = f"in {LENGTH_S:,.0f} s: {growths}"
     return [
         Question("Idle: user and system time", "% of one core", [one.cpu_percent for one in watched]),
-        Question("Idle: resident memory, guard included", "MiB", [one.memory_mib for one in watched], note),
+        Question("Idle: resident memory of all its processes", "MiB", [one.memory_mib for one in watched], note),
     ]
 
 

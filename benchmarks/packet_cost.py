@@ -115,7 +115,7 @@ def ask() -> list[Question]:
 
             figures = paired(
                 {
-                    "tcptrace": lambda: over_empty(ours.programs.tc_fd, ours),
+                    "tcptrace": lambda: over_empty(ours.programs.tc_fds["ingress"], ours),
                     "a record a packet, nothing else": lambda: over_empty(quiet.fd, quiet),
                     "a record and a wake-up a packet, nothing else": lambda: over_empty(plain.fd, plain),
                 },

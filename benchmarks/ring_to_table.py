@@ -55,7 +55,7 @@ def ask() -> list[Question]:
         with Offering(flows) as offering:
 
             def into_table(offering: Offering = offering, ours: Ours = ours, table: Table = table) -> float:
-                offering.direct(ours.programs.tc_fd)
+                offering.direct(ours.programs.tc_fds["ingress"])
                 offering.offer(RECORDS)
                 time.sleep(HANDED_OVER_S)
                 start, taken = time.process_time(), 0

@@ -75,7 +75,7 @@ class Packets:
 
     def __init__(self, ours: Ours, offering: Offering) -> None:
         self.ours, self.offering = ours, offering
-        offering.direct(ours.programs.tc_fd)
+        offering.direct(ours.programs.tc_fds["ingress"])
 
     def take(self, count: int) -> npt.NDArray[Any]:
         parts = []

@@ -4,11 +4,11 @@
  *
  * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> is_recorded -> this CPU's batch -> ring
  *
- * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
- * XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
- * some processes' sockets alone are; and in place of the FILTER marker the text of filter_matches(), flows.c, and selected.c
- * if it is wanted.  bcc rewrites map methods in the text that it is handed, not in headers: the loader puts followed.c,
- * samples.c and socket.c, if they are wanted, and handover.c after this.
+ * Set by the loader: LINK_KIND (enum link_kind), DIRECTION_MARKER, which it replaces in the compiled code by each hook's
+ * enum direction, HOOK_XDP and MTU_BYTES where XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER
+ * (and LOOPBACK on lo) where packets of some processes' sockets alone are; and in place of the FILTER marker the text of
+ * filter_matches(), flows.c, and selected.c if it is wanted.  bcc rewrites map methods in the text that it is handed, not
+ * in headers: the loader puts followed.c, samples.c and socket.c, if they are wanted, and handover.c after this.
  */
 #define BPF_LICENSE Dual MIT/GPL
 #define IN_KERNEL
@@ -17,7 +17,7 @@
 #include "window.h"
 #include "thinning.h"
 
-#define TC_GO_ON -1 /* TC_ACT_UNSPEC: the next filter decides, as if we were not here */
+#define TC_GO_ON -1 /* TC_ACT_UNSPEC, TCX_NEXT: the next program decides, as if we were not here */
 /* First guess of how much to load; what Ethernet, IPv6 and TCP with all options take. */
 #define FIRST_LOAD_BYTES 128
 
@@ -273,7 +273,15 @@ static __always_inline void note_tag_aside(struct __sk_buff *skb, struct packet_
 }
 #endif
 
-/* Attached to both hooks; the filter's class id says which one this is (cls_bpf hands it over in tc_classid). */
+/* Nothing in an skb says at which hook it is, so each has a program of its own: this one, loaded with another constant. */
+static __always_inline __u64 direction_of_hook(void)
+{
+	__u64 direction;
+
+	asm volatile("%0 = %1" : "=r"(direction) : "i"(DIRECTION_MARKER));
+	return direction;
+}
+
 int tc_packet(struct __sk_buff *skb)
 {
 	struct cpu_state *cpu = this_cpu();
@@ -307,11 +315,11 @@ int tc_packet(struct __sk_buff *skb)
 	} while (__builtin_expect(verdict == PARSE_NEED_MORE, 0) && ++attempt < 2);
 	if (verdict == PARSE_NEED_MORE) /* the kernel could not copy what it says is there */
 		verdict = COUNT_TOO_DEEP;
-	if (verdict == COUNT_TCP && !is_selected(r, skb->tc_classid == DIRECTION_EGRESS))
+	if (verdict == COUNT_TCP && !is_selected(r, direction_of_hook() == DIRECTION_EGRESS))
 		verdict = COUNT_FILTERED;
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
-		r->direction = skb->tc_classid == DIRECTION_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
+		r->direction = direction_of_hook();
 		if (r->direction == DIRECTION_EGRESS && (r->payload_bytes || r->flags & (FLAG_SYN | FLAG_FIN)))
 			r->note |= sending_note(skb, r);
 		count_segments(skb, f, r);

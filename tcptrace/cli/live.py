@@ -20,6 +20,9 @@ FLOWS_SPARE: Final = 16_384
 
 def run_live(options: Options) -> None:
     """Trace an interface until it is over.  Raises TcptraceError and its kinds."""
+    # Threads that numpy's linear algebra would start are of no use here, and would keep capabilities.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from tcptrace.sources.live import interface as interfaces
     from tcptrace.sources.live import pcap_filter, privileges
 
@@ -84,8 +87,6 @@ def file_access(options: Options, opener: "FileOpener | None") -> FileAccess:
 
 def trace(options: Options, opening: Any, expression: str | None, stop: StopRequest, files: FileAccess) -> None:
     """Engine, sinks and source put together; the imports here run while bcc compiles."""
-    # Threads that numpy's linear algebra would start are of no use here, and would keep capabilities.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import secrets
     import time
 

@@ -12,7 +12,7 @@ ABILITIES: Final[Mapping[str, Sequence[str]]] = {
     "TC": ("test_counts.py::test_fields[ipv4-tc]",),
     "XDP": (
         "test_counts.py::test_fields[ipv6-xdp]",
-        "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[False]",
+        "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[False-as it is]",
     ),
     "kprobes": (
         "test_sockets.py::test_a_quiet_socket[kprobes]",
@@ -42,7 +42,7 @@ ABILITIES: Final[Mapping[str, Sequence[str]]] = {
     "netem": ("test_netem.py", "test_retransmission_counts.py::test_a_link_that_loses_one_in_a_hundred[kprobes]"),
     "overload": ("test_overload.py",),
     "cleanup": (
-        "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[True]",
+        "test_lifecycle.py::test_an_xdp_trace_leaves_nothing[True-as it is]",
         "test_guard_end.py::test_killed_when_attached",
         "test_probe_cleanup.py",
     ),

@@ -15,14 +15,24 @@ from tcptrace.sources.live.bcc_loader import import_bcc
 BPF_HEADERS = Path(__file__).parents[2] / "bpf"
 
 PROGRAMS = b"""
-BPF_ARRAY(seen, u64, 3);
+BPF_ARRAY(seen, u64, 2);
 
-int count_by_class(struct __sk_buff *skb)
+int count_ingress(struct __sk_buff *skb)
 {
-    u32 class = skb->tc_classid;
-
-    seen.atomic_increment(class < 2 ? class : 2);
+    seen.atomic_increment(0);
     return -1;
+}
+
+int count_egress(struct __sk_buff *skb)
+{
+    seen.atomic_increment(1);
+    return -1;
+}
+
+/* TC_ACT_OK: whatever comes later does not run. */
+int take_all(struct __sk_buff *skb)
+{
+    return 0;
 }
 
 int pass_all(struct xdp_md *context)
@@ -36,11 +46,14 @@ int pass_all_too(struct xdp_md *context)
 }
 """
 
-# A tracer reduced to its guard.  Commands are JSON lines: a method of Guard, `drop`, or the name of a moment to die at.
+# A tracer reduced to what attaches: GUARD or LINKS.  Commands are JSON lines: a method of that, `drop`, `fork`, or the
+# name of a moment to die at.
 TRACER = """
 import json, os, signal, sys
+from contextlib import closing
 from tcptrace.sources.live import privileges
 from tcptrace.sources.live.guard import Guard
+from tcptrace.sources.live.links import Links
 
 class DiesWaiting:
     def __init__(self, connection):
@@ -48,22 +61,25 @@ class DiesWaiting:
     def recv(self, size):
         os.kill(os.getpid(), signal.SIGKILL)
 
-with Guard.start() as guard:
-    print(json.dumps({"value": guard.pid}), flush=True)
+with closing(eval(sys.argv[1])) as hooks:
+    print(json.dumps({"value": getattr(hooks, "pid", os.getpid())}), flush=True)
     for line in sys.stdin:
         name, positional, named = json.loads(line)
         try:
             if name == "die_waiting":
-                guard._connection = DiesWaiting(guard._connection)
+                hooks._connection = DiesWaiting(hooks._connection)
                 answer = {"value": None}
             elif name == "drop":
                 answer = {"value": privileges.drop()}
+            elif name == "fork":
+                answer = {"value": os.fork() or signal.pause()}
             else:
-                answer = {"value": getattr(guard, name)(*positional, **named)}
+                answer = {"value": getattr(hooks, name)(*positional, **named)}
         except Exception as error:
             answer = {"error": type(error).__name__, "message": str(error)}
         print(json.dumps(answer), flush=True)
 """
+GUARD, LINKS = "Guard.start()", "Links()"
 
 # Somebody else's XDP program, attached as any loader would.
 ATTACH_FOREIGN_XDP = """
@@ -80,18 +96,20 @@ XDP_MODE = {1: "native", 2: "generic"}
 
 @dataclass(frozen=True)
 class Programs:
-    tc: int
+    tc: dict[str, int]
+    """By their hooks."""
+    take_all: int
     xdp: int
     foreign_xdp: int
     seen: Any
-    """Packets by the class id that the TC program read: 0, 1, anything else."""
+    """Packets by the TC program that saw them."""
 
     def counts(self) -> list[int]:
         return [value.value for value in self.seen.values()]
 
     @property
     def fds(self) -> tuple[int, ...]:
-        return self.tc, self.xdp, self.foreign_xdp
+        return *self.tc.values(), self.take_all, self.xdp, self.foreign_xdp
 
 
 @contextmanager
@@ -102,18 +120,20 @@ def loaded_programs() -> Iterator[Programs]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BCC_KERNEL_SOURCE", str(BPF_HEADERS))
         compiled = bcc.BPF(text=PROGRAMS, cflags=[f"-I{BPF_HEADERS}"])
-    tc = compiled.load_func(b"count_by_class", compiled.SCHED_CLS).fd
+    tc = {hook: compiled.load_func(f"count_{hook}".encode(), compiled.SCHED_CLS).fd for hook in ("ingress", "egress")}
+    take_all = compiled.load_func(b"take_all", compiled.SCHED_CLS).fd
     xdp, foreign_xdp = (compiled.load_func(name, compiled.XDP).fd for name in (b"pass_all", b"pass_all_too"))
-    yield Programs(tc, xdp, foreign_xdp, compiled[b"seen"])
+    yield Programs(tc, take_all, xdp, foreign_xdp, compiled[b"seen"])
     compiled.cleanup()
 
 
 class Tracer:
-    """A process in a namespace that has started a guard and does as it is told."""
+    """A process in a namespace that does as it is told."""
 
-    def __init__(self, namespace: Namespace, programs: Programs) -> None:
-        self.process = namespace.popen_python(TRACER, stderr=None, pass_fds=programs.fds)
+    def __init__(self, namespace: Namespace, programs: Programs, hooks: str) -> None:
+        self.process = namespace.popen_python(TRACER, hooks, stderr=None, pass_fds=programs.fds)
         self.guard_pid: int = self.receive()["value"]
+        """Its own where there is no guard."""
 
     def send(self, name: str, *positional: Any, **named: Any) -> None:
         assert self.process.stdin is not None
@@ -148,7 +168,7 @@ class Tracer:
         """An orderly end; returns once the guard too has ended."""
         with exit_of(self.guard_pid):
             self.ask("close")
-        self.finish()
+            self.finish()
 
     def finish(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
@@ -170,7 +190,7 @@ class Place:
     def attached(self) -> Tracer:
         """A tracer on both hooks of veth0."""
         tracer = self.start()
-        tracer.ask("attach_tc", self.index, self.programs.tc, ingress=True, egress=True)
+        tracer.ask("attach_tc", self.index, self.programs.tc)
         return tracer
 
     def tc(self, *arguments: str) -> None:
@@ -193,19 +213,24 @@ class Place:
 
 
 @contextmanager
-def new_place(programs: Programs) -> Iterator[Place]:
+def new_place(programs: Programs, hooks: str = GUARD) -> Iterator[Place]:
     """Two fresh namespaces joined by veth0; whatever was started there is killed at the end."""
     with ExitStack() as stack:
         near, far = stack.enter_context(Namespace()), stack.enter_context(Namespace())
         veth(near, far, "10.9.0.1/24", "10.9.0.2/24")
 
         def start() -> Tracer:
-            tracer = Tracer(near, programs)
+            tracer = Tracer(near, programs, hooks)
             stack.callback(tracer.finish)
             stack.callback(tracer.process.kill)
             return tracer
 
         yield Place(near, far, programs, near.index_of("veth0"), start)
+
+
+def send_datagrams(namespace: Namespace, address: str, count: int) -> None:
+    code = "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); a = (sys.argv[1], 9)\n"
+    namespace.python(f"{code}for _ in range({count}): s.sendto(b'x', a)", address)
 
 
 def program_id(fd: int) -> int:

@@ -1,18 +1,23 @@
-"""Network namespaces, veth pairs and outside observers for tests: `ip` and `tc`, never the code under test.
+"""Network namespaces, veth pairs and outside observers for tests: `ip`, `tc`, the kernel, never the code under test.
 
 with Namespace() as near, Namespace() as far:
     veth(near, far, "10.1.1.1/24", "10.1.1.2/24")
     far.run(["ping", "-c1", "10.1.1.1"])
 """
 
+import ctypes
+import errno
 import json
 import os
+import platform
 import secrets
 import select
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
@@ -22,6 +27,16 @@ SLOWNESS = float(os.environ.get("TCPTRACE_TEST_SLOWNESS", "1"))
 
 # Longer than anything here takes; a test that hangs fails instead.
 TIMEOUT_S = 30.0 * SLOWNESS
+
+KERNEL = tuple(map(int, platform.release().split(".")[:2]))
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNET = 0x4000_0000
+# bpf(2): its number, and of linux/bpf.h the command that lists what is attached, where, and how much that can be.
+SYSCALL_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+BPF_PROG_QUERY = 16
+BPF_TCX = {"ingress": 46, "egress": 47}
+BPF_MPROG_MAX = 64
 
 
 class Namespace:
@@ -85,11 +100,39 @@ class Namespace:
         lines = self.output("tc", "filter", "show", "dev", interface, hook).splitlines()
         return [line for line in lines if "handle" in line or " fh " in line]
 
+    def tcx_programs(self, interface: str, hook: str) -> list[int]:
+        """Ids of the programs on a TCX hook, in their order; none where the kernel has no TCX (before Linux 6.6)."""
+        with ThreadPoolExecutor(1) as inside:  # a thread of its own goes there, and ends
+            return inside.submit(self._query_tcx, self.index_of(interface), BPF_TCX[hook]).result()
+
+    def programs(self, interface: str, hook: str) -> list[int]:
+        """Ids of the BPF programs that see this hook's packets, be it by TCX or by clsact."""
+        filters = self.json("tc", "-json", "filter", "show", "dev", interface, hook)
+        options = [one.get("options", {}) for one in filters]
+        return [*self.tcx_programs(interface, hook), *(one["prog"]["id"] for one in options if "prog" in one)]
+
     def traffic_control(self, interface: str) -> str:
-        """All that `tc` shows of an interface: qdiscs and the filters of both hooks, to be compared as text."""
+        """What is on an interface, to be compared as text: qdiscs, the filters of both hooks, TCX programs."""
         shown = [self.output("tc", "qdisc", "show", "dev", interface)]
-        shown += [self.output("tc", "filter", "show", "dev", interface, hook) for hook in ("ingress", "egress")]
+        for hook in BPF_TCX:
+            shown.append(self.output("tc", "filter", "show", "dev", interface, hook))
+            shown += [f"tcx {hook} program {number}" for number in self.tcx_programs(interface, hook)]
         return "\n".join(shown)
+
+    def _query_tcx(self, index: int, hook: int) -> list[int]:
+        with open(f"/run/netns/{self.name}") as namespace:
+            _system_call(LIBC.setns(namespace.fileno(), CLONE_NEWNET))
+        ids = (ctypes.c_uint32 * BPF_MPROG_MAX)()
+        # target_ifindex, attach_type, two kinds of flags, the address of prog_ids and their count
+        attributes = bytearray(struct.pack("=IIIIQI36x", index, hook, 0, 0, ctypes.addressof(ids), len(ids)))
+        buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+        try:
+            _system_call(LIBC.syscall(SYSCALL_BPF, BPF_PROG_QUERY, buffer, len(attributes)))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return []
+            raise
+        return ids[: struct.unpack_from("=I", attributes, 24)[0]]
 
     def _inside(self, command: Sequence[str]) -> list[str]:
         # Not `ip netns exec`: that mounts /sys anew, which a chroot does not let it do.
@@ -129,6 +172,11 @@ def exit_of(pid: int) -> Iterator[None]:
             raise TimeoutError(f"process {pid} does not end")
     finally:
         os.close(pidfd)
+
+
+def _system_call(result: int) -> None:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _command(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:

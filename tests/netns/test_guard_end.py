@@ -43,7 +43,7 @@ def test_many_tracers_at_once(place: Place) -> None:
     for _ in range(3):
         tracers = [place.start() for _ in range(5)]
         for tracer in tracers:
-            tracer.send("attach_tc", place.index, place.programs.tc, ingress=True, egress=True)
+            tracer.send("attach_tc", place.index, place.programs.tc)
         assert [tracer.receive() for tracer in tracers] == [{"value": None}] * 5
         assert [len(filters) for filters in place.hooks()] == [5, 5]
         with ExitStack() as ends:
@@ -66,13 +66,13 @@ def test_killed_before_anything_was_asked(place: Place) -> None:
     assert place.traffic_control() == before
 
 
-@pytest.mark.parametrize("hooks", [{"ingress": True, "egress": False}, {"ingress": True, "egress": True}])
-def test_killed_with_a_request_under_way(place: Place, hooks: dict[str, bool]) -> None:
+@pytest.mark.parametrize("hooks", [["ingress"], ["ingress", "egress"]])
+def test_killed_with_a_request_under_way(place: Place, hooks: list[str]) -> None:
     before = place.traffic_control()
     tracer = place.start()
     tracer.ask("die_waiting")
     with exit_of(tracer.guard_pid):
-        tracer.send("attach_tc", place.index, place.programs.tc, **hooks)
+        tracer.send("attach_tc", place.index, {hook: place.programs.tc[hook] for hook in hooks})
     assert tracer.process.wait(TIMEOUT_S) == -signal.SIGKILL
     assert place.traffic_control() == before
 

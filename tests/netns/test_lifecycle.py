@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,20 @@ from typing import Any
 
 import pytest
 from guard_tools import ATTACH_FOREIGN_XDP, XDP_NATIVE, loaded_programs
-from netns_tools import TIMEOUT_S, Namespace, exit_of, veth
+from netns_tools import KERNEL, TIMEOUT_S, Namespace, exit_of, veth
 from programs.inside import Pair, Sockets
 from programs.output import Output
 from tracer import COMMAND
 
 NEAR_ADDRESS, FAR_ADDRESS = "10.9.0.1", "10.9.0.2"
+
+# The command as it is, and as it is where the kernel has no TCX.  Where it has none they are the same.
+AS_IT_IS = [str(COMMAND)]
+WITHOUT_TCX = [sys.executable, "-P", str(Path(__file__).with_name("programs") / "without_tcx.py")]
 GUARD = "tcptrace-guard"
+TCX_SINCE = (6, 6)
+both_ways = pytest.mark.parametrize("link", [AS_IT_IS, WITHOUT_TCX], indirect=True, ids=["as it is", "without TCX"])
+"""For tests that `link` shall run with either."""
 
 # Nobody, but able to read an interpreter wherever it is installed.
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -44,8 +52,8 @@ FOREIGN_FILTERS = (
 class Trace:
     """A tracer started inside a namespace; killed at the latest on leaving."""
 
-    def __init__(self, namespace: Namespace, *arguments: str, **options: Any) -> None:
-        self.process = namespace.popen([str(COMMAND), *arguments], stdin=subprocess.DEVNULL, **options)
+    def __init__(self, namespace: Namespace, command: list[str], *arguments: str, **options: Any) -> None:
+        self.process = namespace.popen([*command, *arguments], stdin=subprocess.DEVNULL, **options)
         self.pid = self.process.pid
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -65,16 +73,20 @@ class Trace:
         assert json.loads(line)["event"] == "start"
         return self
 
-    def guarded(self) -> int:
-        """The guard's process id once there is one: set-up is under way then."""
+    def set_up(self) -> "Trace":
+        """Set-up is under way: it catches SIGTERM from its beginning."""
         for _ in attempts():
-            for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    if Path(f"/proc/{pid}/comm").read_text() == f"{GUARD}\n":
-                        return int(pid)
+            if int(status_of(self.pid)["SigCgt"][0], 16) >> (signal.SIGTERM - 1) & 1:
+                return self
             self.live_for(0.005)
             assert self.process.returncode is None, self.errors.rest()
-        raise AssertionError("no guard")
+        raise AssertionError("it catches no signal")
+
+    def guard(self) -> int | None:
+        """The guard's process id, if it has one; to be asked once it is being set up."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        guards = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == f"{GUARD}\n"]
+        return guards[0] if guards else None
 
     def live_for(self, seconds: float) -> None:
         """Returns when that time is over, or at once at the process's end."""
@@ -115,16 +127,17 @@ class Link:
     near: Namespace
     far: Namespace
     sockets: Sockets
+    command: list[str]
 
     def connection(self, port: int = 7000) -> Pair:
         return self.sockets.pair(self.near, self.far, FAR_ADDRESS, port)
 
     def trace(self, *arguments: str, **options: Any) -> Trace:
-        return self.sockets.enter_context(Trace(self.near, *arguments, **options))
+        return self.sockets.enter_context(Trace(self.near, self.command, *arguments, **options))
 
     def run(self, *arguments: str, prefix: list[str] | None = None) -> subprocess.CompletedProcess[str]:
         """tcptrace to its own end."""
-        return self.near.run([*(prefix or []), str(COMMAND), *arguments], check=False)
+        return self.near.run([*(prefix or []), *self.command, *arguments], check=False)
 
 
 @contextmanager
@@ -134,12 +147,12 @@ def two_namespaces() -> Iterator[tuple[Namespace, Namespace]]:
 
 
 @pytest.fixture
-def link() -> Iterator[Link]:
+def link(request: pytest.FixtureRequest) -> Iterator[Link]:
     """After a test that passed: no process, and traffic control as it was, on the interfaces that still exist."""
     with two_namespaces() as (near, far), Sockets() as sockets:
         veth(near, far, f"{NEAR_ADDRESS}/24", f"{FAR_ADDRESS}/24")
         before = near.traffic_control("veth0")
-        yield Link(near, far, sockets)
+        yield Link(near, far, sockets, getattr(request, "param", AS_IT_IS))
         sockets.close()
         wait_until_deserted(near)
         if "veth0" in near.output("ip", "-brief", "link"):
@@ -198,8 +211,7 @@ def test_count_is_exact(link: Link, count: int) -> None:
 
 
 def test_a_plain_table_ends_the_same_way(link: Link) -> None:
-    trace = link.trace("--count", "9", "veth0")
-    trace.guarded()
+    trace = link.trace("--count", "9", "veth0").set_up()
     for port in attempts_with_ports():
         link.connection(port).ping_pong(5)
         if trace.process.poll() is not None:
@@ -215,8 +227,7 @@ def attempts_with_ports() -> Iterator[int]:
 
 
 def test_interrupted_during_set_up(link: Link) -> None:
-    trace = link.trace("--json", "veth0")
-    trace.guarded()
+    trace = link.trace("--json", "veth0").set_up()
     assert trace.end()[-1]["event"] == "summary"
 
 
@@ -228,8 +239,7 @@ def test_interrupted_twice(link: Link) -> None:
 
 
 def test_interrupted_over_and_over(link: Link) -> None:
-    trace = link.trace("--json", "veth0")
-    trace.guarded()
+    trace = link.trace("--json", "veth0").set_up()
     while trace.process.poll() is None:
         trace.process.send_signal(signal.SIGINT)
         trace.live_for(0.01)
@@ -237,11 +247,13 @@ def test_interrupted_over_and_over(link: Link) -> None:
     assert (trace.errors.rest(), trace.process.returncode) == ([], 0)
 
 
+@both_ways
 def test_the_whole_terminal_is_interrupted(link: Link) -> None:
-    """Ctrl-C reaches the process group; the guard is none of it."""
+    """Ctrl-C reaches the process group; a guard is none of it."""
     trace = link.trace("--json", "veth0", process_group=0).started()
-    guard = trace.guarded()
-    assert os.getpgid(guard) != os.getpgid(trace.pid) == trace.pid
+    guard = trace.guard()
+    assert os.getpgid(trace.pid) == trace.pid
+    assert guard is None or os.getpgid(guard) != trace.pid
     os.killpg(trace.pid, signal.SIGINT)
     assert trace.end(None)[-1]["event"] == "summary"
 
@@ -293,7 +305,7 @@ def test_a_reader_that_stopped_is_not_waited_for(link: Link) -> None:
                 break
         assert process.stderr is not None
         assert (process.stderr.read(), process.returncode) == ("tcptrace: ended before all output was read\n", 1)
-    assert link.near.filters("veth0", "ingress") == []
+    assert link.near.programs("veth0", "ingress") == []
 
 
 def test_head_takes_one_line(link: Link) -> None:
@@ -314,12 +326,13 @@ def test_head_takes_one_line(link: Link) -> None:
 # --- The interface goes
 
 
-def test_the_interface_is_deleted(link: Link) -> None:
-    trace = link.trace("--json", "--interval", "0.1", "veth0").started()
-    guard = trace.guarded()
+@both_ways
+@pytest.mark.parametrize("hook", ["tc", "xdp"])
+def test_the_interface_is_deleted(link: Link, hook: str) -> None:
+    trace = link.trace("--json", "--interval", "0.1", "--hook", hook, "veth0").started()
     pair = link.connection()
     pair.ping_pong(20)
-    with exit_of(guard):
+    with exit_of(trace.guard() or trace.pid):
         link.near.run(["ip", "link", "delete", "veth0"])
     events = [json.loads(line) for line in trace.output.rest()]
     errors = "".join(trace.errors.rest())
@@ -416,6 +429,7 @@ def test_without_root(link: Link, arguments: list[str], shown: str) -> None:
     assert re.fullmatch(shown, result.stdout)
 
 
+@both_ways
 def test_somebody_elses_xdp_program_stays(link: Link) -> None:
     show = ["ip", "-json", "link", "show", "dev", "veth0"]
     index = link.near.index_of("veth0")
@@ -425,7 +439,7 @@ def test_somebody_elses_xdp_program_stays(link: Link) -> None:
         before = link.near.json(*show)[0]["xdp"]
         code, message = refusal(link.run("--hook", "xdp", "veth0"))
         assert code == 1
-        assert "XDP" in message
+        assert message == "veth0 has an XDP program already, which stays: ip link show veth0"
         assert link.near.json(*show)[0]["xdp"] == before
         # Beside it, TC is free.
         assert link.trace("--json", "veth0").started().end()[-1]["event"] == "summary"
@@ -433,6 +447,7 @@ def test_somebody_elses_xdp_program_stays(link: Link) -> None:
         link.near.run(["ip", "link", "set", "dev", "veth0", "xdp", "off"])
 
 
+@both_ways
 @pytest.mark.parametrize("kill", [True, False])
 def test_an_xdp_trace_leaves_nothing(link: Link, kill: bool) -> None:
     trace = link.trace("--json", "--hook", "xdp", "veth0").started()
@@ -443,6 +458,21 @@ def test_an_xdp_trace_leaves_nothing(link: Link, kill: bool) -> None:
         link.connection().ping_pong(10)
         *_, final, _ = trace.end()
         assert (final["sent_payload_bytes"], final["received_payload_bytes"]) == (1000, 1000)
+
+
+@both_ways
+@pytest.mark.parametrize("files", [[], ["--rotate-size", "1M"]], ids=["one file", "files"])
+def test_killed_while_it_writes(link: Link, tmp_path: Path, files: list[str]) -> None:
+    """Links go with it, also where another process opens its files; without them the guard sees to that."""
+    trace = link.trace("--json", "-o", str(tmp_path / "kept.pcapng"), *files, "veth0").started()
+    link.connection().ping_pong(10)
+    hooks = ("ingress", "egress")
+    assert [len(link.near.programs("veth0", hook)) for hook in hooks] == [1, 1]
+    has_links = any(link.near.tcx_programs("veth0", hook) for hook in hooks)
+    trace.process.kill()
+    trace.process.wait(TIMEOUT_S)
+    if has_links:
+        assert [link.near.programs("veth0", hook) for hook in hooks] == [[], []]
 
 
 # --- Privileges
@@ -466,7 +496,6 @@ def test_the_tracing_process_has_no_privileges(
 ) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
     trace = link.trace("--json", "veth0", env=kept | environment).started()
-    guard = trace.guarded()
     # The start event comes before the privileges go; a packet is seen only after.
     link.connection().ping_pong(1)
     for _ in attempts():
@@ -480,8 +509,11 @@ def test_the_tracing_process_has_no_privileges(
         assert status["Groups"] == []
         assert {status[f"Cap{name}"][0] for name in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
         assert status["NoNewPrivs"] == ["1"]
-    assert status_of(guard)["Uid"] == ["0"] * 4
-    assert status_of(guard)["PPid"] == [str(trace.pid)]
+    guard = trace.guard()
+    assert (guard is None) == (link.command == AS_IT_IS and KERNEL >= TCX_SINCE)
+    if guard is not None:
+        assert status_of(guard)["Uid"] == ["0"] * 4
+        assert status_of(guard)["PPid"] == [str(trace.pid)]
     trace.end()
 
 
@@ -495,28 +527,32 @@ class Soak:
     near: Namespace
     random: random.Random
 
+    def trace(self, moment: float, *arguments: str) -> Trace:
+        """Half of them attach in one way, half in the other."""
+        return Trace(self.near, (AS_IT_IS, WITHOUT_TCX)[int(1000 * moment) % 2], "--json", *arguments)
+
     def killed(self, interface: str, moment: float) -> None:
-        with Trace(self.near, "--json", interface) as trace:
+        with self.trace(moment, interface) as trace:
             trace.live_for(1.2 * moment)
             trace.process.kill()
             assert trace.process.wait(TIMEOUT_S) == -signal.SIGKILL
 
     def interrupted_early(self, interface: str, moment: float) -> None:
-        with Trace(self.near, "--json", interface) as trace:
-            trace.guarded()
+        with self.trace(moment, interface) as trace:
+            trace.set_up()
             trace.live_for(0.8 * moment)
             assert trace.end()[-1]["event"] == "summary"
 
-    def interrupted(self, interface: str, _: float) -> None:
-        with Trace(self.near, "--json", interface) as trace:
+    def interrupted(self, interface: str, moment: float) -> None:
+        with self.trace(moment, interface) as trace:
             assert trace.started().end(signal.SIGINT)[-1]["event"] == "summary"
 
-    def terminated(self, interface: str, _: float) -> None:
-        with Trace(self.near, "--json", interface) as trace:
+    def terminated(self, interface: str, moment: float) -> None:
+        with self.trace(moment, interface) as trace:
             assert trace.started().end(signal.SIGTERM)[-1]["event"] == "summary"
 
     def expired(self, interface: str, moment: float) -> None:
-        with Trace(self.near, "--json", "-d", f"{0.01 + 0.1 * moment:.3f}", interface) as trace:
+        with self.trace(moment, "-d", f"{0.01 + 0.1 * moment:.3f}", interface) as trace:
             assert trace.started().end(None)[-1]["event"] == "summary"
 
 

@@ -1,21 +1,19 @@
 """More packets than the tracer can take: counts stay exact, what is not complete says so, nothing is made up."""
 
 import os
-import platform
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from netns_tools import TIMEOUT_S, Namespace, veth
+from netns_tools import KERNEL, TIMEOUT_S, Namespace, veth
 from programs.offered import RUN, Offering, address, fd_of_program
 from tracer import Tracer
 
 FLOWS = 997
 # Since this release whoever holds a map's file descriptor may read it.
 MAPS_ARE_READ_BY_ANYONE = (5, 19)
-KERNEL = tuple(map(int, platform.release().split(".")[:2]))
 RING_MIB = "1"
 """Holds 6,000 records."""
 
@@ -41,8 +39,7 @@ def near() -> Iterator[Namespace]:
 
 def direct_to(near: Namespace, offering: Offering) -> None:
     """The tracer's own program, at the hook for what comes in."""
-    filters = near.json("tc", "-json", "filter", "show", "dev", "veth0", "ingress")
-    (number,) = {one["options"]["prog"]["id"] for one in filters if "options" in one and "prog" in one["options"]}
+    (number,) = near.programs("veth0", "ingress")
     fd = fd_of_program(number)
     offering.direct(fd)
     os.close(fd)

@@ -12,6 +12,7 @@ import importlib.util
 import mmap
 import os
 import re
+import struct
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,22 @@ def load(programs: Any, name: str, kind: int) -> int:
     if "Operation not permitted" in text + reason:
         raise NotPermittedError(f"the kernel does not let us load BPF programs: {reason}")
     raise MissingFeatureError(f"the kernel refuses BPF program {name}: {_last_line(text) or reason}")
+
+
+def load_with(programs: Any, name: str, kind: int, marker: int, value: int) -> int:
+    """As load(), with `value` wherever the code has the constant `marker`; again and again, with others."""
+    lib, key = import_bcc().lib, name.encode()
+    size_bytes = lib.bpf_function_size(programs.module, key)
+    # Not read-only, as bcc itself puts the maps' descriptors there.
+    code = (ctypes.c_char * size_bytes).from_address(lib.bpf_function_start(programs.module, key))
+    original = code.raw
+    code.raw = original.replace(struct.pack("=i", marker), struct.pack("=i", value))
+    try:
+        fd = load(programs, name, kind)
+    finally:
+        code.raw = original
+    programs.funcs[f"{name} {value}".encode()] = programs.funcs.pop(key)
+    return fd
 
 
 def loaded_fd(programs: Any, name: str) -> int:

@@ -1,11 +1,12 @@
-"""The small process that stays root: it attaches and removes programs, and does nothing else.
+"""The small process that stays root on kernels without TCX (see links.py): it attaches and removes programs, and does
+nothing else.
 
 The tracer gives up its privileges once all is set up, and may be killed at any moment; somebody who still may must
 take the TC filters and the XDP program away then.  So the tracer forks a guard first thing and asks it to attach.
 Whenever the tracer ends - the socket between them says so, and the tracer's pidfd - the guard removes what it attached
 and exits.
 
-A request is one JSON datagram, the program's fd beside it (SCM_RIGHTS); so is the answer.
+A request is one JSON datagram, the programs' fds beside it (SCM_RIGHTS); so is the answer.
 Importing this is cheap: pyroute2 is imported in the guard alone, while the tracer compiles its programs.
 """
 
@@ -13,10 +14,12 @@ import json
 import os
 import select
 import socket
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from tcptrace.errors import MissingFeatureError, NotPermittedError, TcptraceError
+from tcptrace.sources.live.hooks import TcHook, XdpMode
 from tcptrace.sources.live.side_process import await_exit, detach, signals_blocked
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 # As `ps` and /proc/PID/comm show it; the kernel keeps 15 bytes.
 PROCESS_NAME = "tcptrace-guard"
 MESSAGE_BYTES = 4096
+# A program for each hook, at most.
+REQUEST_FDS = 2
 # More than the guard's import of pyroute2 and its wait for another tracer's lock, on a busy machine.
 ANSWER_TIMEOUT_S = 20.0
 
@@ -32,7 +37,7 @@ ERROR_KINDS = {kind.__name__: kind for kind in (TcptraceError, MissingFeatureErr
 
 
 class Guard:
-    """The tracer's end: start() first of all, then attach, at last close()."""
+    """The tracer's end, Hooks (hooks.py) of its: start() first of all, then attach, at last close()."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid = pid
@@ -57,28 +62,23 @@ class Guard:
         except OSError as error:
             raise TcptraceError(f"cannot start the process that removes the filters: {error.strerror}") from error
 
-    def attach_tc(self, ifindex: int, program_fd: int, *, ingress: bool, egress: bool) -> None:
-        """Attach a BPF_PROG_TYPE_SCHED_CLS program to the clsact hooks of an interface, all or none.
+    def attach_tc(self, ifindex: int, program_fds: Mapping[TcHook, int]) -> None:
+        """To clsact, all or none.
 
-        The program reads 0 in skb->tc_classid on ingress and 1 on egress.  MissingFeatureError if the kernel has no
-        clsact or cls_bpf, NotPermittedError, or TcptraceError (interface gone, ingress qdisc in the way).
+        MissingFeatureError if the kernel has no clsact or cls_bpf, TcptraceError if an ingress qdisc is in the way.
         """
-        self._ask(program_fd, do="attach_tc", ifindex=ifindex, ingress=ingress, egress=egress)
+        self._ask([*program_fds.values()], do="attach_tc", ifindex=ifindex, hooks=[*program_fds])
 
-    def attach_xdp(self, ifindex: int, program_fd: int) -> Literal["native", "generic"]:
-        """Attach a BPF_PROG_TYPE_XDP program, in the driver if it can; says where.
-
-        TcptraceError if the interface has an XDP program already: it is never replaced.
-        """
-        return cast(Literal["native", "generic"], self._ask(program_fd, do="attach_xdp", ifindex=ifindex))
+    def attach_xdp(self, ifindex: int, program_fd: int) -> XdpMode:
+        return cast(XdpMode, self._ask([program_fd], do="attach_xdp", ifindex=ifindex))
 
     def close(self) -> None:
-        """Have everything removed, wait for the guard's end; idempotent.  TcptraceError if something is left."""
+        """Waits for the guard's end, too."""
         if self._closed:
             return
         self._closed = True
         try:
-            self._ask(None, do="remove")
+            self._ask([], do="remove")
         finally:
             self._connection.close()
             await_exit(self.pid, self._pidfd)
@@ -91,12 +91,12 @@ class Guard:
     ) -> None:
         self.close()
 
-    def _ask(self, program_fd: int | None, **request: Any) -> Any:
+    def _ask(self, program_fds: list[int], **request: Any) -> Any:
         """One request and its answer's value; raises what the guard reports."""
         self._requests += 1
         message = json.dumps({"id": self._requests, **request}).encode()
         try:
-            socket.send_fds(self._connection, [message], [] if program_fd is None else [program_fd])
+            socket.send_fds(self._connection, [message], program_fds)
             while True:
                 reply = self._connection.recv(MESSAGE_BYTES)
                 if not reply:
@@ -136,7 +136,7 @@ def _serve(connection: socket.socket, tracer: int) -> None:
     poller.register(tracer, select.POLLIN)
     try:
         while tracer not in dict(poller.poll()):
-            request, fds, _flags, _address = socket.recv_fds(connection, MESSAGE_BYTES, 1)
+            request, fds, _flags, _address = socket.recv_fds(connection, MESSAGE_BYTES, REQUEST_FDS)
             if not request:
                 break
             _answer(connection, attachments, missing, json.loads(request), fds)
@@ -179,7 +179,7 @@ def _answer(
 
 
 def _perform(attachments: "Attachments", request: dict[str, Any], fds: list[int]) -> str | None:
-    """The request's value; closes the program's fd unless it was kept on purpose."""
+    """The request's value; closes the programs' fds unless one was kept on purpose."""
     if request["do"] == "attach_xdp":
         try:
             return attachments.attach_xdp(request["ifindex"], fds[0])
@@ -188,9 +188,10 @@ def _perform(attachments: "Attachments", request: dict[str, Any], fds: list[int]
             raise
     if request["do"] == "attach_tc":
         try:
-            attachments.attach_tc(request["ifindex"], fds[0], ingress=request["ingress"], egress=request["egress"])
+            attachments.attach_tc(request["ifindex"], dict(zip(request["hooks"], fds, strict=True)))
         finally:
-            os.close(fds[0])
+            for fd in fds:
+                os.close(fd)
     elif request["do"] == "remove":
         attachments.remove_all()
     else:

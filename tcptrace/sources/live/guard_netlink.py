@@ -13,6 +13,7 @@ Several tracers may share an interface, so what must be known about a filter is 
 import errno
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,20 +22,16 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.tcmsg import sched_bpf
 
-from tcptrace.errors import MissingFeatureError, NotPermittedError, TcptraceError
+from tcptrace.errors import MissingFeatureError, TcptraceError
+from tcptrace.sources.live import hooks
 from tcptrace.sources.live.guard_lock import sole_tracer
+from tcptrace.sources.live.hooks import TcHook, XdpMode, name_of
 
 NAME_GUEST = "tcptrace"
 NAME_OWNER = "tcptrace+qdisc"
 
 # TC_H_CLSACT with TC_H_MIN_INGRESS and TC_H_MIN_EGRESS (linux/pkt_sched.h).
-PARENT_INGRESS = 0xFFFFFFF2
-PARENT_EGRESS = 0xFFFFFFF3
-BOTH_PARENTS = (PARENT_INGRESS, PARENT_EGRESS)
-
-# cls_bpf_classify() sets skb->tc_classid to the low 16 bits of the filter's class id before it runs the program, which
-# so tells its two attachments apart: 1 is DIRECTION_EGRESS of records.h.  Without a class id it reads 0.
-EGRESS_CLASS_ID = 0x0001_0001
+PARENTS: Mapping[TcHook, int] = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 
 ETH_P_ALL = 3
 # Explicit and unusual, so that somebody's "replace prio 1 handle 1" never lands on our filter ("tc" in ASCII).
@@ -43,8 +40,6 @@ LAST_PRIORITY = 0xFFFF
 
 # enum in linux/if_link.h
 XDP_UPDATE_IF_NOEXIST = 1 << 0
-XDP_GENERIC = 1 << 1
-XDP_NATIVE = 1 << 2
 XDP_REPLACE = 1 << 4
 
 # What removing may meet when the interface, the qdisc or the filter has gone before us.
@@ -81,24 +76,17 @@ def read_program_id(program_fd: int) -> int:
     raise TcptraceError("not a BPF program")
 
 
-def name_of(ifindex: int) -> str:
-    """The interface's name for messages; its number once it is gone."""
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return f"interface number {ifindex}"
+def as_os_error(error: NetlinkError) -> OSError:
+    """With the kernel's own words where it has some (ext_ack)."""
+    return OSError(error.code, error.args[1])
 
 
 def explained(error: NetlinkError, what: str) -> TcptraceError:
-    """Our kind of error for the kernel's; `what` names the attempt, the kernel's own words follow it."""
-    message = f"{what}: {error.args[1]}"
-    if error.code in (errno.EPERM, errno.EACCES):
-        return NotPermittedError(message)
+    """As hooks.explained()."""
+    explanation = hooks.explained(as_os_error(error), what)
     if error.code == errno.ENOENT:  # "unknown kind": not in this kernel, nor as a module
-        return MissingFeatureError(f"{message} (the kernel needs CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF)")
-    if error.code == errno.EOPNOTSUPP:
-        return MissingFeatureError(message)
-    return TcptraceError(message)
+        return MissingFeatureError(f"{explanation} (the kernel needs CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF)")
+    return explanation
 
 
 def _teach_program_id() -> None:
@@ -118,18 +106,16 @@ class Attachments:
         self._xdp: list[XdpProgram] = []
         self._failures: list[NetlinkError] = []
 
-    def attach_tc(self, ifindex: int, program_fd: int, *, ingress: bool, egress: bool) -> None:
-        """Put the program on the chosen hooks, ahead of other filters; all of them or, with an error, none."""
-        parents = [parent for parent, wanted in zip(BOTH_PARENTS, (ingress, egress), strict=True) if wanted]
-        program_id = read_program_id(program_fd)
+    def attach_tc(self, ifindex: int, program_fds: Mapping[TcHook, int]) -> None:
+        """Put each program on its hook, ahead of other filters; all of them or, with an error, none."""
         added: list[TcFilter] = []
         with sole_tracer() as alone:
             if not alone:
                 raise TcptraceError("another tcptrace does not finish attaching; is it stopped?")
             name = self._enter_clsact(ifindex)
             try:
-                for parent in parents:
-                    added.append(self._add_filter(ifindex, parent, name, program_fd, program_id))
+                for hook, program_fd in program_fds.items():
+                    added.append(self._add_filter(ifindex, PARENTS[hook], name, program_fd))
             except NetlinkError as error:
                 self._remove_filters(added)
                 if name == NAME_OWNER:
@@ -137,23 +123,14 @@ class Attachments:
                 raise explained(error, f"cannot attach to {name_of(ifindex)}") from error
             self._filters += added
 
-    def attach_xdp(self, ifindex: int, program_fd: int) -> str:
-        """Attach in the driver ("native") or else in the stack ("generic"); keeps program_fd open on success."""
-        name = name_of(ifindex)
-        for mode, mode_flag in (("native", XDP_NATIVE), ("generic", XDP_GENERIC)):
-            try:
-                self._set_xdp(ifindex, program_fd, mode_flag | XDP_UPDATE_IF_NOEXIST)
-            except NetlinkError as error:
-                if error.code in (errno.EBUSY, errno.EEXIST):
-                    raise TcptraceError(
-                        f"{name} has an XDP program already, which stays: ip link show {name}"
-                    ) from error
-                if mode == "generic" or error.code in (errno.EPERM, errno.ENODEV):
-                    raise explained(error, f"cannot attach an XDP program to {name}") from error
-            else:
-                self._xdp.append(XdpProgram(ifindex, mode_flag, program_fd))
-                break
-        return mode
+    def attach_xdp(self, ifindex: int, program_fd: int) -> XdpMode:
+        """Attach in the driver or else in the stack; keeps program_fd open on success."""
+
+        def attach(mode_flag: int) -> None:
+            self._set_xdp(ifindex, program_fd, mode_flag | XDP_UPDATE_IF_NOEXIST)
+            self._xdp.append(XdpProgram(ifindex, mode_flag, program_fd))
+
+        return hooks.attach_xdp(ifindex, attach)
 
     def remove_all(self) -> None:
         """Take away what is still there of ours; what is gone, or somebody else's by now, is no error.
@@ -161,7 +138,7 @@ class Attachments:
         TcptraceError, after all has been tried, if the kernel refused something.
         """
         for program in self._xdp:
-            with suppress(NetlinkError):  # EEXIST: another program is there; ENODEV: no interface
+            with suppress(OSError):  # EEXIST: another program is there; ENODEV: no interface
                 self._set_xdp(program.ifindex, -1, program.mode_flag | XDP_REPLACE, program.program_fd)
             os.close(program.program_fd)
         self._xdp.clear()
@@ -186,11 +163,12 @@ class Attachments:
         if "clsact" not in kinds:
             name = name_of(ifindex)
             raise TcptraceError(f"{name} has an ingress qdisc in the place of clsact: tc qdisc show dev {name}")
-        names = {_bpf_option(one, "TCA_BPF_NAME") for parent in BOTH_PARENTS for one in self._dump(ifindex, parent)}
+        names = {_bpf_option(one, "TCA_BPF_NAME") for parent in PARENTS.values() for one in self._dump(ifindex, parent)}
         return NAME_OWNER if NAME_OWNER in names else NAME_GUEST
 
-    def _add_filter(self, ifindex: int, parent: int, name: str, program_fd: int, program_id: int) -> TcFilter:
+    def _add_filter(self, ifindex: int, parent: int, name: str, program_fd: int) -> TcFilter:
         """Add one filter at the first priority that takes it; NetlinkError."""
+        program_id = read_program_id(program_fd)
         others = self._dump(ifindex, parent)
         priority = _first_priority(others)
         taken = {one["handle"] for one in others if _priority_of(one) == priority}
@@ -206,7 +184,6 @@ class Attachments:
             fd=program_fd,
             name=name,
             direct_action=True,
-            **({"classid": EGRESS_CLASS_ID} if parent == PARENT_EGRESS else {}),
         )
         return TcFilter(ifindex, parent, priority, handle, name, program_id)
 
@@ -219,7 +196,7 @@ class Attachments:
             self._unless_gone("del-filter", "bpf", ours.ifindex, ours.handle, **where)
 
     def _remove_empty_clsact(self, ifindex: int) -> None:
-        if not any(self._dump(ifindex, parent) for parent in BOTH_PARENTS):
+        if not any(self._dump(ifindex, parent) for parent in PARENTS.values()):
             self._unless_gone("del", "clsact", ifindex)
 
     def _unless_gone(self, *command: Any, **options: Any) -> None:
@@ -235,10 +212,14 @@ class Attachments:
         return list(self._netlink.get_filters(index=ifindex, parent=parent))
 
     def _set_xdp(self, ifindex: int, program_fd: int, flags: int, expected_fd: int | None = None) -> None:
+        """OSError if the kernel refuses."""
         attributes = [("IFLA_XDP_FD", program_fd), ("IFLA_XDP_FLAGS", flags)]
         if expected_fd is not None:
             attributes.append(("IFLA_XDP_EXPECTED_FD", expected_fd))
-        self._netlink.link("set", index=ifindex, xdp={"attrs": attributes})
+        try:
+            self._netlink.link("set", index=ifindex, xdp={"attrs": attributes})
+        except NetlinkError as error:
+            raise as_os_error(error) from error
 
 
 def _priority_of(message: Any) -> int:

@@ -1,7 +1,7 @@
 """From an interface and a filter to a live source, the slow parts at the same time.
 
-The guard imports pyroute2 in its own process and bcc compiles in a thread, while the caller
-imports what it needs to show anything.
+bcc compiles in a thread, while the caller imports what it needs to show anything; so does the guard in its own process,
+where there must be one.
 """
 
 import signal
@@ -11,9 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tcptrace.errors import MissingFeatureError
+from tcptrace.sources.live import links
 from tcptrace.sources.live.bcc_loader import import_bcc
 from tcptrace.sources.live.compiler_memory import give_back
 from tcptrace.sources.live.guard import Guard
+from tcptrace.sources.live.hooks import Hooks
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.packet_programs import FLOWS, PacketPrograms
 from tcptrace.sources.live.socket_probes import ProbeOptions, SocketProbes
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """A live source on its way.  Begin it before there are threads and big imports: it forks.
+    """A live source on its way.  Begin it before there are threads and big imports: it may fork.
 
     snaplen: how many bytes of each frame LiveSource.frames() shall have; 0 for none.  What does not fit into a perf
     sample (records.FRAME_MAX_BYTES) is cut off: the end of a frame of 64 KiB, as lo has them and super-packets may be.
@@ -45,7 +47,7 @@ class Opening:
         self._interface = interface
         self.problem: str | None = None
         """Why the kernel's sockets are not followed though `probes` asked for it, once source() has returned."""
-        self._guard = Guard.start()
+        self._hooks: Hooks = links.Links() if links.are_known(interface.index) else Guard.start()
         # Here, not in the thread: there it would contend for the interpreter with what the caller imports.
         import_bcc()
         self._programs: PacketPrograms | None = None
@@ -85,11 +87,11 @@ class Opening:
         if self._error is not None:
             raise self._error
         assert self._programs is not None
-        source = LiveSource(self._interface, self._guard, self._programs, ring_bytes=ring_bytes, expression=expression)
+        source = LiveSource(self._interface, self._hooks, self._programs, ring_bytes=ring_bytes, expression=expression)
         self.problem = self.problem or source.problem
         return source
 
     def close(self) -> None:
         """Whatever came of it: nothing stays attached, and stderr is not bcc's any more.  May be called twice."""
         self._thread.join()
-        self._guard.close()
+        self._hooks.close()

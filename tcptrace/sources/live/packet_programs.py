@@ -1,13 +1,16 @@
 """The packet programs of one interface: compiled, loaded, and wired to the rings."""
 
 import importlib.resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
 
+from tcptrace.records import DIRECTION_EGRESS, DIRECTION_INGRESS
 from tcptrace.sources.live import bcc_loader
 from tcptrace.sources.live.flow_counts import FlowCounter
+from tcptrace.sources.live.hooks import TcHook
 from tcptrace.sources.live.interface import Interface
 from tcptrace.sources.live.socket_probes import SocketProbes
 
@@ -16,13 +19,17 @@ FILTER_MARKER: Final = "/* FILTER */"
 TICK_HZ: Final = 50
 # Of which records are lost at a time; 200 bytes each, in the kernel.
 FLOWS: Final = 131_072
+DIRECTIONS: Final[Mapping[TcHook, int]] = {"ingress": DIRECTION_INGRESS, "egress": DIRECTION_EGRESS}
+# Any number that the code has no other use for.
+DIRECTION_MARKER: Final = 0x7463_6469
 
 
 class PacketPrograms:
     """The programs of bpf/ for one interface, in the kernel but not yet attached.
 
-    `tc_fd` is for TC hooks; `xdp_fd` is None unless `xdp`.  `snaplen`: bytes of each frame that are handed
-    over with its record, never more than records.FRAME_MAX_BYTES; 0 for none.
+    `tc_fds` are for the TC hooks that are wanted; `xdp_fd` is None unless `xdp`.
+    `snaplen`: bytes of each frame that are handed over with its record, never more than records.FRAME_MAX_BYTES; 0 for
+    none.
     `flows`: of how many connections records may be lost at a time.
     `probes`: what shall follow sockets besides.
     Raises MissingFeatureError or NotPermittedError.
@@ -47,7 +54,7 @@ class PacketPrograms:
             inner.append(probes.packet_source())
         text = (headers / "packet.c").read_text().replace(FILTER_MARKER, "\n".join(inner))
         defines = [f"LINK_KIND={'LINK_ETHERNET' if interface.link == 'ethernet' else 'LINK_RAW_IP'}"]
-        defines.append(f"FLOWS_MAX={flows}")
+        defines += [f"FLOWS_MAX={flows}", f"DIRECTION_MARKER={DIRECTION_MARKER}"]
         if interface.is_loopback:
             defines.append("LOOPBACK")
         if xdp:
@@ -59,12 +66,18 @@ class PacketPrograms:
             defines += ["SOCKETS", *probes.defines()]
         text += (headers / "handover.c").read_text()
         self._bpf: Any = bcc_loader.compile_programs(text, headers, defines)
-        self.tc_fd = bcc_loader.load(self._bpf, "tc_packet", self._bpf.SCHED_CLS)
+        # Every packet on lo goes out and comes in again: one hook sees each of them once.
+        wanted: dict[TcHook, bool] = {"ingress": not xdp, "egress": not interface.is_loopback}
+        self.tc_fds = {hook: self._load_for(hook) for hook, is_wanted in wanted.items() if is_wanted}
         self.xdp_fd = bcc_loader.load(self._bpf, "xdp_packet", self._bpf.XDP) if xdp else None
         bcc_loader.load(self._bpf, "tick", self._bpf.PERF_EVENT)
         bcc_loader.load(self._bpf, "going_idle", self._bpf.RAW_TRACEPOINT)
         if probes is not None:
             probes.load(self._bpf)
+
+    def _load_for(self, hook: TcHook) -> int:
+        """Compiled once, as that takes longer than anything else at the start."""
+        return bcc_loader.load_with(self._bpf, "tc_packet", self._bpf.SCHED_CLS, DIRECTION_MARKER, DIRECTIONS[hook])
 
     def connect(self, ring_fds: dict[int, int]) -> None:
         """Send each CPU's batches to its ring, and start the tick.  Before anything is attached."""

@@ -1,6 +1,7 @@
 """What tracing needs, and giving it all up once set-up is done.
 
-Attached programs and mapped rings stay usable without any privilege; what must be undone as root is the guard's.
+Attached programs and mapped rings stay usable without any privilege.  Taking programs away again needs none either
+(links.py) or is the guard's (guard.py).
 """
 
 import ctypes

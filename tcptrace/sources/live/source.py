@@ -10,7 +10,7 @@ from tcptrace.errors import MissingFeatureError, TcptraceError
 from tcptrace.model import Clock, Totals
 from tcptrace.records import FRAME_MAX_BYTES, PACKET_RECORD, SOCKET_RECORD, CaptureInterface, Frames
 from tcptrace.sources.live.flow_counts import FlowCounts, LostAndCounted
-from tcptrace.sources.live.guard import Guard
+from tcptrace.sources.live.hooks import Hooks
 from tcptrace.sources.live.interface import Interface, description, still_there
 from tcptrace.sources.live.packet_programs import PacketPrograms
 from tcptrace.sources.live.ring import Ring
@@ -62,11 +62,10 @@ def _room_for_frames() -> Frames:
 class LiveSource:
     """Packets of `interface` from now on, with the first bytes of their frames if the programs have a snaplen.
 
-    Rings, tick and hooks are set up here, which needs privileges; afterwards the process may drop them, since
-    what is attached is the guard's.  `attached` says in words what is; `interfaces` is where frames() come from;
-    `sockets` is the kernel's own view, if the programs have probes, `problem` what it
-    lacks; `expression`, the programs' filter, is for the
-    sockets that are open already.
+    Rings, tick and hooks are set up here, which needs privileges; afterwards the process may drop them, since `hooks`
+    takes away without them what is attached.  `attached` says in words what is; `interfaces` is where frames() come
+    from; `sockets` is the kernel's own view, if the programs have probes, `problem` what it lacks; `expression`, the
+    programs' filter, is for the sockets that are open already.
     Raises TcptraceError and its kinds.
     """
 
@@ -75,7 +74,7 @@ class LiveSource:
     def __init__(
         self,
         interface: Interface,
-        guard: Guard,
+        hooks: Hooks,
         programs: PacketPrograms,
         *,
         ring_bytes: int | None,
@@ -83,7 +82,7 @@ class LiveSource:
     ) -> None:
         self.interface = interface
         self.clock = Clock()
-        self._guard = guard
+        self._hooks = hooks
         self._programs = programs
         self._buffer: npt.NDArray[Any] = np.zeros(READ_RECORDS, PACKET_RECORD)
         self._frames: Frames | None = _room_for_frames() if programs.snaplen else None
@@ -123,17 +122,14 @@ class LiveSource:
         return sockets
 
     def _attach(self) -> str:
-        # Every packet on lo goes out and comes in again: one hook sees each of them once.
-        egress = not self.interface.is_loopback
         index, programs = self.interface.index, self._programs
-        if programs.xdp_fd is None:
-            self._guard.attach_tc(index, programs.tc_fd, ingress=True, egress=egress)
-            return "tc ingress+egress" if egress else "tc ingress"
-        mode = self._guard.attach_xdp(index, programs.xdp_fd)
-        if not egress:
-            return f"xdp ({mode}) ingress"
-        self._guard.attach_tc(index, programs.tc_fd, ingress=False, egress=True)
-        return f"xdp ({mode}) ingress, tc egress"
+        attached = []
+        if programs.xdp_fd is not None:
+            attached.append(f"xdp ({self._hooks.attach_xdp(index, programs.xdp_fd)}) ingress")
+        if programs.tc_fds:
+            self._hooks.attach_tc(index, programs.tc_fds)
+            attached.append(f"tc {'+'.join(programs.tc_fds)}")
+        return ", ".join(attached)
 
     def _follow_clock(self) -> None:
         """Follow the wall clock when it is set; NTP's slewing moves CLOCK_MONOTONIC alike."""
@@ -199,7 +195,7 @@ class LiveSource:
         """Detach; what passed the hooks before is still read."""
         if self._stop_ns is None:
             try:
-                self._guard.close()
+                self._hooks.close()
             finally:
                 self._stop_ns = time.monotonic_ns()
 
