@@ -116,8 +116,8 @@ static __always_inline int read_key(struct scratch *s, __u64 sk, struct socket_k
 	}
 	if (FIELD_family(image) != FAMILY_INET6)
 		return 0;
-	__builtin_memcpy(key->local_addr, image + OFFSET_v6_rcv_saddr, 16);
-	__builtin_memcpy(key->remote_addr, image + OFFSET_v6_daddr, 16);
+	copy16(key->local_addr, image + OFFSET_v6_rcv_saddr);
+	copy16(key->remote_addr, image + OFFSET_v6_daddr);
 	remote = (__u32 *)(image + OFFSET_v6_daddr);
 	/* ::ffff:a.b.c.d is IPv4 on the wire */
 	if (remote[0] || remote[1] || remote[2] != __builtin_bswap32(0xffff))
