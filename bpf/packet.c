@@ -2,7 +2,8 @@
 /*
  * Packets of one interface: TC ingress and egress, or XDP for ingress.
  *
- * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> is_recorded -> this CPU's batch -> ring
+ * hook -> parse_plain -> filter -> is_recorded -> this CPU's batch -> ring
+ *      -> load_skb or load_xdp -> parse_link -> filter -> parse_network, where that one had to leave it
  *
  * Set by the loader: LINK_KIND (enum link_kind), HOOK_XDP and MTU_BYTES where
  * XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER (and LOOPBACK on lo) where packets of
@@ -170,10 +171,11 @@ static __always_inline int load_and_parse(struct __sk_buff *skb, struct cpu_stat
 	if (want < STAGED_BYTES)
 		want = STAGED_BYTES;
 	/* Kernels before 6.8 refuse a loop whose end falls through to its head ("back-edge"): keep the head free of loads
-	 * that the compiler could move to the end, and the way back out of line. */
+	 * that the compiler could move to the end, and the way back out of line.  Nor are r's fields' addresses to be worked
+	 * out ahead of the loop: there are 40, which all went by way of the stack. */
 #pragma clang loop unroll(disable)
 	do {
-		asm volatile("" : "+r"(want) : : "memory");
+		asm volatile("" : "+r"(want), "+r"(r) : : "memory");
 		f->available = load_skb(skb, f, want);
 		verdict = verdict_of(cpu, f, r);
 		want = WINDOW_BYTES;
@@ -301,10 +303,7 @@ static __always_inline int sending_note(struct __sk_buff *skb, const struct pack
 
 	if (!sk)
 		return 0;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return 0;
-	tcp = bpf_tcp_sock(sk);
+	tcp = bpf_tcp_sock(sk); /* none if it is a request, or in TIME-WAIT */
 	if (!tcp)
 		return 0;
 	if (tcp->snd_nxt == r->seq)
@@ -380,7 +379,10 @@ int xdp_packet(struct xdp_md *ctx)
 	slot = next_slot(cpu);
 	r = &slot->record;
 	frame_bytes = ctx->data_end - ctx->data;
+	verdict = PARSE_NEED_MORE;
+#ifdef ALL_FRAMES /* a filter and then load_xdp() are too many ways for the verifier */
 	verdict = plain_verdict(cpu, (void *)(long)ctx->data, (void *)(long)ctx->data_end, frame_bytes, r);
+#endif
 	if (verdict == PARSE_NEED_MORE) {
 		cpu->frame.merged = 0;
 		cpu->frame.frame_bytes = frame_bytes;
