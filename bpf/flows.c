@@ -74,8 +74,8 @@ static __always_inline void write_flow_key(struct flow_key *key, const struct pa
 		key->lower_port = r->dst_port;
 		key->higher_port = r->src_port;
 	}
-	__builtin_memcpy(key->lower_addr, lower, 16);
-	__builtin_memcpy(key->higher_addr, higher, 16);
+	copy16(key->lower_addr, lower);
+	copy16(key->higher_addr, higher);
 	key->ip_version = r->ip_version;
 }
 

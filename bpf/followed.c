@@ -15,7 +15,7 @@
 #define NO_CAUSE CAUSES
 
 struct followed {
-	__u64 sample_due_ticks; /* first, beside its key: the only memory that a segment costs until then */
+	__u64 sample_due_ticks;
 	__u64 connecting_ns; /* since when it is in SYN-SENT, until that has been told */
 	struct socket_key key;
 	__s64 cgroup_id;
@@ -53,6 +53,46 @@ struct followed_bytes {
 BPF_PERCPU_ARRAY(scratches, struct scratch_bytes, LEVELS);
 BPF_TABLE("lru_hash", __u64, struct followed_bytes, sockets, FOLLOWED_MAX);
 BPF_F_TABLE("array", int, struct socket_counts, socket_counts, CPUS, BPF_F_MMAPABLE);
+
+/*
+ * Until when a socket's next sample is not due: for most segments to cost one look at 16 bytes.  Sockets share places; who
+ * finds his taken looks at `sockets`.  Not a CPU's own, for follow() to reach all there is of an address used again, and never
+ * further ahead than SAMPLE_TICKS: whatever CPUs write here at once, a sample is late by that at most.
+ */
+struct undue {
+	__u64 sk;
+	__u64 until_ticks;
+};
+#define UNDUE_SHIFT 14
+BPF_ARRAY(undue_sockets, struct undue, 1 << UNDUE_SHIFT);
+
+static __always_inline struct undue *undue_place(__u64 sk)
+{
+	int place = (sk * 0x9e3779b97f4a7c15ULL) >> (64 - UNDUE_SHIFT); /* Fibonacci hashing */
+
+	return undue_sockets.lookup(&place);
+}
+
+static __always_inline int is_undue(const struct undue *u, __u64 sk, __u64 now_ticks)
+{
+	return u && u->sk == sk && now_ticks < u->until_ticks;
+}
+
+static __always_inline void keep_undue(struct undue *u, __u64 sk, __u64 now_ticks, __u64 due_ticks)
+{
+	if (!u || now_ticks < u->until_ticks)
+		return;
+	u->sk = sk;
+	u->until_ticks = due_ticks < now_ticks + SAMPLE_TICKS ? due_ticks : now_ticks + SAMPLE_TICKS;
+}
+
+static __always_inline void forget_undue(__u64 sk)
+{
+	struct undue *u = undue_place(sk);
+
+	if (u && u->sk == sk)
+		u->until_ticks = 0;
+}
 
 static __always_inline void count_socket(__u64 counter, __u64 by)
 {
@@ -116,8 +156,8 @@ static __always_inline int read_key(struct scratch *s, __u64 sk, struct socket_k
 	}
 	if (FIELD_family(image) != FAMILY_INET6)
 		return 0;
-	__builtin_memcpy(key->local_addr, image + OFFSET_v6_rcv_saddr, 16);
-	__builtin_memcpy(key->remote_addr, image + OFFSET_v6_daddr, 16);
+	copy16(key->local_addr, image + OFFSET_v6_rcv_saddr);
+	copy16(key->remote_addr, image + OFFSET_v6_daddr);
 	remote = (__u32 *)(image + OFFSET_v6_daddr);
 	/* ::ffff:a.b.c.d is IPv4 on the wire */
 	if (remote[0] || remote[1] || remote[2] != __builtin_bswap32(0xffff))
@@ -152,6 +192,7 @@ static __always_inline struct followed *follow(struct scratch *s, __u64 sk)
 	struct followed *before = (struct followed *)sockets.lookup(&sk);
 
 	begin_following(&s->fresh);
+	forget_undue(sk);
 	if (sockets.update(&sk, (struct followed_bytes *)&s->fresh)) {
 		count_socket(SOCKET_RECORDS_LOST, 1);
 		return NULL;

@@ -2,7 +2,8 @@
 /*
  * Packets of one interface: TC ingress and egress, or XDP for ingress.
  *
- * hook -> load_skb or load_xdp -> parse_link -> filter -> parse_network -> is_recorded -> this CPU's batch -> ring
+ * hook -> parse_plain -> filter -> is_recorded -> this CPU's batch -> ring
+ *      -> load_skb or load_xdp -> parse_link -> filter -> parse_network, where that one had to leave it
  *
  * Set by the loader: LINK_KIND (enum link_kind), DIRECTION_MARKER, which it replaces in the compiled code by each hook's
  * enum direction, HOOK_XDP and MTU_BYTES where XDP is used, SNAPLEN where frames' bytes are asked for, PROCESS_FILTER
@@ -14,6 +15,7 @@
 #define IN_KERNEL
 #include "records.h"
 #include "parse.h"
+#include "plain.h"
 #include "window.h"
 #include "thinning.h"
 
@@ -119,6 +121,12 @@ static __always_inline struct slot *next_slot(struct cpu_state *cpu)
 #endif
 }
 
+/* Of the frame, a VLAN tag that is kept aside included. */
+static __always_inline __u64 bytes_of(const struct __sk_buff *skb)
+{
+	return skb->len + (skb->vlan_present ? VLAN_TAG_BYTES : 0);
+}
+
 static __always_inline int verdict_of(struct cpu_state *cpu, struct frame *f, struct packet_record *r)
 {
 	int verdict = parse_link(f, LINK_KIND, r);
@@ -129,6 +137,51 @@ static __always_inline int verdict_of(struct cpu_state *cpu, struct frame *f, st
 	if (verdict != COUNT_TCP)
 		return verdict;
 	return parse_network(f, r);
+}
+
+#if STAGED_BYTES /* the window is wanted whatever is in it */
+#define plain_verdict(cpu, p, end, frame_bytes, r) PARSE_NEED_MORE
+#else
+/* COUNT_TCP, what the filter says, or PARSE_NEED_MORE: to be loaded and parsed. */
+static __always_inline int plain_verdict(struct cpu_state *cpu, const __u8 *p, const __u8 *end, __u64 frame_bytes,
+					 struct packet_record *r)
+{
+	int verdict = parse_plain(p, end, frame_bytes, LINK_KIND, r);
+
+#ifndef ALL_FRAMES
+	if (verdict == COUNT_TCP) {
+		show_plain(&cpu->frame, p, end, frame_bytes, LINK_KIND);
+		verdict = filter_matches(&cpu->frame);
+	}
+#endif
+	return verdict;
+}
+#endif
+
+static __always_inline int load_and_parse(struct __sk_buff *skb, struct cpu_state *cpu, struct packet_record *r)
+{
+	__u64 want = skb->data_end - skb->data; /* what is there without walking fragments */
+	struct frame *f = &cpu->frame;
+	int verdict, attempt = 0;
+
+	f->merged = skb->gso_size > 0;
+	f->frame_bytes = bytes_of(skb);
+	if (want > FIRST_LOAD_BYTES)
+		want = FIRST_LOAD_BYTES;
+	if (want < STAGED_BYTES)
+		want = STAGED_BYTES;
+	/* Kernels before 6.8 refuse a loop whose end falls through to its head ("back-edge"): keep the head free of loads
+	 * that the compiler could move to the end, and the way back out of line.  Nor are r's fields' addresses to be worked
+	 * out ahead of the loop: there are 40, which all went by way of the stack. */
+#pragma clang loop unroll(disable)
+	do {
+		asm volatile("" : "+r"(want), "+r"(r) : : "memory");
+		f->available = load_skb(skb, f, want);
+		verdict = verdict_of(cpu, f, r);
+		want = WINDOW_BYTES;
+	} while (__builtin_expect(verdict == PARSE_NEED_MORE, 0) && ++attempt < 2);
+	/* If still, the kernel could not copy what it says is there. */
+	return verdict == PARSE_NEED_MORE ? COUNT_TOO_DEEP : verdict;
 }
 
 static __always_inline void count_verdict(struct cpu_state *cpu, int verdict)
@@ -179,13 +232,13 @@ static __always_inline void emptied(struct cpu_state *cpu, __u32 count, int erro
 
 #ifdef SNAPLEN
 /* The bytes of the frame at hand, of which `bytes` are the context's own. */
-static __always_inline void take_frame(const struct frame *f, struct slot *slot, __u64 bytes)
+static __always_inline void take_frame(const struct frame *f, struct slot *slot, __u64 frame_bytes, __u64 bytes)
 {
 	__u64 most = SNAPLEN < FRAME_MAX_BYTES ? SNAPLEN : FRAME_MAX_BYTES;
 
 	if (bytes > most)
 		bytes = most;
-	slot->head.original_bytes = f->frame_bytes;
+	slot->head.original_bytes = frame_bytes;
 	slot->head.captured_bytes = bytes;
 #ifndef APPEND_FRAMES
 	__builtin_memcpy(slot->staged, f->window, STAGED_BYTES);
@@ -226,7 +279,7 @@ static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct 
 }
 
 /* Each segment of a super-packet repeats the headers (skb_shinfo()->gso_segs of them). */
-static __always_inline void count_segments(struct __sk_buff *skb, const struct frame *f, struct packet_record *r)
+static __always_inline void count_segments(struct __sk_buff *skb, __u64 frame_bytes, struct packet_record *r)
 {
 	__u32 segments = skb->gso_segs, size = skb->gso_size;
 
@@ -236,7 +289,7 @@ static __always_inline void count_segments(struct __sk_buff *skb, const struct f
 	if (segments == 0)
 		segments = 1;
 	r->segments = segments;
-	r->frame_bytes = f->frame_bytes + (segments - 1) * (f->frame_bytes - r->payload_bytes);
+	r->frame_bytes = frame_bytes + (segments - 1) * (frame_bytes - r->payload_bytes);
 }
 
 /*
@@ -250,10 +303,7 @@ static __always_inline int sending_note(struct __sk_buff *skb, const struct pack
 
 	if (!sk)
 		return 0;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return 0;
-	tcp = bpf_tcp_sock(sk);
+	tcp = bpf_tcp_sock(sk); /* none if it is a request, or in TIME-WAIT */
 	if (!tcp)
 		return 0;
 	if (tcp->snd_nxt == r->seq)
@@ -287,48 +337,34 @@ int tc_packet(struct __sk_buff *skb)
 	struct cpu_state *cpu = this_cpu();
 	struct packet_record *r;
 	struct slot *slot;
-	struct frame *f;
-	__u64 want;
-	int verdict, attempt = 0;
+	__u64 frame_bytes;
+	int verdict;
 
 	if (!cpu || !enter(cpu))
 		return TC_GO_ON;
 	slot = next_slot(cpu);
 	r = &slot->record;
-	r->time_ns = bpf_ktime_get_ns();
-	f = &cpu->frame;
-	f->merged = skb->gso_size > 0;
-	f->frame_bytes = skb->len + (skb->vlan_present ? VLAN_TAG_BYTES : 0);
-	want = skb->data_end - skb->data; /* what is there without walking fragments */
-	if (want > FIRST_LOAD_BYTES)
-		want = FIRST_LOAD_BYTES;
-	if (want < STAGED_BYTES)
-		want = STAGED_BYTES;
-	/* Kernels before 6.8 refuse a loop whose end falls through to its head ("back-edge"): keep the head free of loads
-	 * that the compiler could move to the end, and the way back out of line. */
-#pragma clang loop unroll(disable)
-	do {
-		asm volatile("" : "+r"(want) : : "memory");
-		f->available = load_skb(skb, f, want);
-		verdict = verdict_of(cpu, f, r);
-		want = WINDOW_BYTES;
-	} while (__builtin_expect(verdict == PARSE_NEED_MORE, 0) && ++attempt < 2);
-	if (verdict == PARSE_NEED_MORE) /* the kernel could not copy what it says is there */
-		verdict = COUNT_TOO_DEEP;
+	frame_bytes = bytes_of(skb);
+	verdict = PARSE_NEED_MORE;
+	if (!skb->vlan_present)
+		verdict = plain_verdict(cpu, (void *)(long)skb->data, (void *)(long)skb->data_end, frame_bytes, r);
+	if (verdict == PARSE_NEED_MORE)
+		verdict = load_and_parse(skb, cpu, r);
 	if (verdict == COUNT_TCP && !is_selected(r, direction_of_hook() == DIRECTION_EGRESS))
 		verdict = COUNT_FILTERED;
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
+		r->time_ns = bpf_ktime_get_ns();
 		r->direction = direction_of_hook();
 		if (r->direction == DIRECTION_EGRESS && (r->payload_bytes || r->flags & (FLAG_SYN | FLAG_FIN)))
 			r->note |= sending_note(skb, r);
-		count_segments(skb, f, r);
+		count_segments(skb, frame_bytes, r);
 		if (is_recorded(cpu, r)) {
 #ifdef APPEND_FRAMES
 			note_tag_aside(skb, r);
-			take_frame(f, slot, skb->len);
+			take_frame(&cpu->frame, slot, frame_bytes, skb->len);
 #elif defined(SNAPLEN)
-			take_frame(f, slot, f->available);
+			take_frame(&cpu->frame, slot, frame_bytes, cpu->frame.available);
 #endif
 			keep(skb, cpu, slot);
 		}
@@ -343,32 +379,38 @@ int xdp_packet(struct xdp_md *ctx)
 	struct cpu_state *cpu = this_cpu();
 	struct packet_record *r;
 	struct slot *slot;
-	struct frame *f;
+	__u64 frame_bytes;
 	int verdict;
 
 	if (!cpu || !enter(cpu))
 		return XDP_PASS;
 	slot = next_slot(cpu);
 	r = &slot->record;
-	r->time_ns = bpf_ktime_get_ns();
-	f = &cpu->frame;
-	f->merged = 0;
-	f->frame_bytes = ctx->data_end - ctx->data;
-	f->available = load_xdp(ctx, f);
-	verdict = verdict_of(cpu, f, r);
+	frame_bytes = ctx->data_end - ctx->data;
+	verdict = PARSE_NEED_MORE;
+#ifdef ALL_FRAMES /* a filter and then load_xdp() are too many ways for the verifier */
+	verdict = plain_verdict(cpu, (void *)(long)ctx->data, (void *)(long)ctx->data_end, frame_bytes, r);
+#endif
+	if (verdict == PARSE_NEED_MORE) {
+		cpu->frame.merged = 0;
+		cpu->frame.frame_bytes = frame_bytes;
+		cpu->frame.available = load_xdp(ctx, &cpu->frame);
+		verdict = verdict_of(cpu, &cpu->frame, r);
+	}
 	if (verdict == COUNT_TCP && !is_selected(r, 0))
 		verdict = COUNT_FILTERED;
 	count_verdict(cpu, verdict);
 	if (verdict == COUNT_TCP) {
+		r->time_ns = bpf_ktime_get_ns();
 		/* Generic XDP runs after GRO, and nothing here tells how many segments were merged. */
-		if (f->frame_bytes > MTU_BYTES + ETHERNET_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)
+		if (frame_bytes > MTU_BYTES + ETHERNET_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)
 			COUNT(cpu, COUNT_MERGED);
 		r->direction = DIRECTION_INGRESS;
 		r->segments = 1;
-		r->frame_bytes = f->frame_bytes;
+		r->frame_bytes = frame_bytes;
 		if (is_recorded(cpu, r)) {
 #ifdef SNAPLEN
-			take_frame(f, slot, f->frame_bytes);
+			take_frame(&cpu->frame, slot, frame_bytes, frame_bytes);
 #endif
 			keep(ctx, cpu, slot);
 		}

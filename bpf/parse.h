@@ -79,6 +79,7 @@ struct frame {
 static __always_inline __u16 load_be16(const __u8 *p) { return __builtin_bswap16(*(const __u16 *)p); }
 static __always_inline __u32 load_be32(const __u8 *p) { return __builtin_bswap32(*(const __u32 *)p); }
 static __always_inline void copy4(void *to, const __u8 *p) { *(__u32 *)to = *(const __u32 *)p; }
+static __always_inline void copy2(void *to, const __u8 *p) { *(__u16 *)to = *(const __u16 *)p; }
 #else
 #define HIDE(value) ((void)0)
 #define FORGET(f, value) ((void)0)
@@ -88,7 +89,23 @@ static __always_inline __u32 load_be32(const __u8 *p)
 	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
 }
 static __always_inline void copy4(void *to, const __u8 *p) { __builtin_memcpy(to, p, 4); }
+static __always_inline void copy2(void *to, const __u8 *p) { __builtin_memcpy(to, p, 2); }
 #endif
+
+/* Of what the compiler does not know the alignment of, it copies one byte at a time. */
+static __always_inline void copy_mac(__u8 *to, const __u8 *p)
+{
+	copy4(to, p);
+	copy2(to + 4, p + 4);
+}
+
+static __always_inline void copy16(__u8 *to, const __u8 *p)
+{
+	copy4(to, p);
+	copy4(to + 4, p + 4);
+	copy4(to + 8, p + 8);
+	copy4(to + 12, p + 12);
+}
 
 /*
  * The `bytes` at `offset`, or 0 where the window does not hold them all.  The pointer is hidden so that whoever
@@ -138,8 +155,8 @@ static __always_inline int parse_link(struct frame *f, enum link_kind link, stru
 	p = bytes_at(f, 0, ETHERNET_HEADER_BYTES);
 	if (!p)
 		return missing(f, 0, ETHERNET_HEADER_BYTES, COUNT_MALFORMED_LINK);
-	__builtin_memcpy(r->dst_mac, p, 6);
-	__builtin_memcpy(r->src_mac, p + 6, 6);
+	copy_mac(r->dst_mac, p);
+	copy_mac(r->src_mac, p + 6);
 	r->note = NOTE_ETHERNET;
 	f->ethertype = load_be16(p + 12);
 	f->offset = ETHERNET_HEADER_BYTES;
@@ -288,8 +305,11 @@ static __always_inline int parse_tcp(struct frame *f, __u64 ip_payload_bytes, st
 /* ::ffff:a.b.c.d, RFC 4291 section 2.5.5.2. */
 static __always_inline void map_ipv4(__u8 *to, const __u8 *address)
 {
-	__builtin_memset(to, 0, 10);
-	__builtin_memset(to + 10, 0xff, 2);
+	const __u8 prefix[12] = { [10] = 0xff, [11] = 0xff };
+
+	copy4(to, prefix);
+	copy4(to + 4, prefix + 4);
+	copy4(to + 8, prefix + 8);
 	copy4(to + 12, address);
 }
 
@@ -339,17 +359,12 @@ static __always_inline int parse_ipv4(struct frame *f, struct packet_record *r, 
 /* What a record says of an IPv6 header. */
 static __always_inline void read_ipv6(const __u8 *p, struct packet_record *r)
 {
-	__u32 i;
-
 	r->ip_version = 6;
 	r->traffic_class = load_be16(p) >> 4;
 	r->ip_id = 0;
 	r->ttl = p[7];
-#pragma unroll
-	for (i = 0; i < 16; i += 4) {
-		copy4(r->src_addr + i, p + 8 + i);
-		copy4(r->dst_addr + i, p + 24 + i);
-	}
+	copy16(r->src_addr, p + 8);
+	copy16(r->dst_addr, p + 24);
 }
 
 /* RFC 8200; extension headers are followed up to MAX_IPV6_EXTENSIONS. */

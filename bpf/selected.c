@@ -69,8 +69,8 @@ static __always_inline int is_selected_by(struct socket_key *key, const struct p
 	key->netns = NETNS;
 	key->ip_version = r->ip_version;
 	key->local_port = local_port;
-	__builtin_memcpy(key->local_addr, local_is_src ? r->src_addr : r->dst_addr, 16);
-	__builtin_memcpy(key->remote_addr, local_is_src ? r->dst_addr : r->src_addr, 16);
+	copy16(key->local_addr, local_is_src ? r->src_addr : r->dst_addr);
+	copy16(key->remote_addr, local_is_src ? r->dst_addr : r->src_addr);
 	key->remote_port = local_is_src ? r->dst_port : r->src_port;
 	if (selected.lookup(key))
 		return 1;

@@ -104,11 +104,18 @@ static __always_inline __u8 untold_cause(const struct followed *f, const __u8 *i
  */
 static __always_inline void on_segment(void *ctx, __u64 sk)
 {
-	struct followed *f = (struct followed *)sockets.lookup(&sk);
+	struct undue *undue = undue_place(sk);
+	__u64 now_ticks = bpf_jiffies64();
+	struct followed *f;
 	struct scratch *s;
 
-	if (f && bpf_jiffies64() < f->sample_due_ticks)
+	if (is_undue(undue, sk, now_ticks))
 		return;
+	f = (struct followed *)sockets.lookup(&sk);
+	if (f && now_ticks < f->sample_due_ticks) {
+		keep_undue(undue, sk, now_ticks, f->sample_due_ticks);
+		return;
+	}
 	s = enter_scratch();
 	if (!s)
 		return;
@@ -117,6 +124,8 @@ static __always_inline void on_segment(void *ctx, __u64 sk)
 		READ_VIEW(s->image, sk);
 		settle(f, FIELD_total_retrans(s->image), untold_cause(f, s->image));
 		tell_sample(ctx, s, f);
+	} else if (f && !f->ignored) { /* not chosen so far */
+		f->sample_due_ticks = now_ticks + SAMPLE_TICKS;
 	}
 	leave_scratch(s);
 }

@@ -43,6 +43,26 @@ static __always_inline __u64 load_skb(struct __sk_buff *skb, struct frame *f, __
 	return load_from(skb, 0, f->window, bytes, WINDOW_BYTES);
 }
 
+/* Headers of a plain frame (plain.h) where the filter looks for them, ports included. */
+#define PLAIN_COPIED_BYTES 80
+
+static __always_inline void show_plain(struct frame *f, const __u8 *p, const __u8 *end, __u64 frame_bytes,
+				       enum link_kind link)
+{
+	__u64 at;
+
+#pragma unroll
+	for (at = 0; at < PLAIN_COPIED_BYTES; at += 8) {
+		if (p + at + 8 > end)
+			break;
+		*(__u64 *)(f->window + at) = *(const __u64 *)(p + at);
+	}
+	f->available = at;
+	f->frame_bytes = frame_bytes;
+	f->offset = link == LINK_ETHERNET ? ETHERNET_HEADER_BYTES : 0;
+	f->ethertype = link == LINK_ETHERNET ? load_be16(p + 12) : 0;
+}
+
 #ifdef HOOK_XDP
 /* Without bpf_xdp_load_bytes(), which came with 5.18: eight bytes at a time, then what is left one by one. */
 static __always_inline __u64 load_xdp(struct xdp_md *ctx, struct frame *f)

@@ -1,7 +1,7 @@
 """bpf/parse.h in user space, under the address and undefined-behaviour sanitizers: frames annotated by hand.
 
 Every frame is parsed twice, with different bytes behind what is available and in the record before:
-who reads what is not there, or leaves a field as it was, gives two answers.
+who reads what is not there, or leaves a field as it was, gives two answers.  bpf/plain.h has to give the same, or none.
 """
 
 import importlib.resources
@@ -43,9 +43,9 @@ PROGRAM = """
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "parse.h"
+#include "plain.h"
 
-struct request { __u32 link, available, frame_bytes, filler; };
+struct request { __u32 link, available, frame_bytes, filler, plain; };
 
 int main(void)
 {
@@ -70,9 +70,13 @@ int main(void)
 		f->available = q.available;
 		f->frame_bytes = q.frame_bytes;
 		f->merged = 0;
-		verdict = parse_link(f, q.link, r);
-		if (verdict == COUNT_TCP)
-			verdict = parse_network(f, r);
+		if (q.plain) {
+			verdict = parse_plain(window, window + q.available, q.frame_bytes, q.link, r);
+		} else {
+			verdict = parse_link(f, q.link, r);
+			if (verdict == COUNT_TCP)
+				verdict = parse_network(f, r);
+		}
 		fwrite(&verdict, sizeof(verdict), 1, stdout);
 		fwrite(r, sizeof(*r), 1, stdout);
 		fflush(stdout);
@@ -109,10 +113,12 @@ class Parser:
         self.process.stdout.close()
         assert self.process.wait(10) == 0, self.errors.read_text()
 
-    def ask(self, frame: bytes, link: int, available: int, frame_bytes: int, filler: int) -> tuple[str, np.void]:
+    def ask(
+        self, frame: bytes, link: int, available: int, frame_bytes: int, filler: int, *, plain: bool = False
+    ) -> tuple[str, np.void]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(struct.pack("=4I", link, available, frame_bytes, filler) + frame[:available])
+        self.process.stdin.write(struct.pack("=5I", link, available, frame_bytes, filler, plain) + frame[:available])
         self.process.stdin.flush()
         answer = self.process.stdout.read(4 + PACKET_RECORD.itemsize)
         assert len(answer) == 4 + PACKET_RECORD.itemsize, self.errors.read_text()
@@ -125,9 +131,14 @@ class Parser:
         """Verdict, and what the record says where that is TCP."""
         frame_bytes = len(frame) if frame_bytes is None else frame_bytes
         available = len(frame) if available is None else available
-        answers = [self.ask(frame, link, available, frame_bytes, filler) for filler in (0, 0xFF)]
-        first, second = ((verdict, told(record) if verdict == "tcp" else {}) for verdict, record in answers)
+        asked = (frame, link, available, frame_bytes)
+        answers = [self.ask(*asked, filler) for filler in (0, 0xFF)]
+        answers += [self.ask(*asked, filler, plain=True) for filler in (0, 0xFF)]
+        answers = [(verdict, told(record) if verdict == "tcp" else {}) for verdict, record in answers]
+        first, second, *plain = answers
         assert first == second
+        self.was_plain = plain[0][0] != "need_more"
+        assert plain == [first, first] or not self.was_plain
         return first
 
 
@@ -161,6 +172,7 @@ DST_MAC, SRC_MAC = bytes.fromhex("020000000002"), bytes.fromhex("020000000001")
 IPV4_TYPE, IPV6_TYPE = 0x0800, 0x86DD
 SRC4, DST4 = bytes([10, 0, 0, 1]), bytes([192, 168, 1, 2])
 SRC6, DST6 = bytes.fromhex("20010db8" + "00" * 11 + "01"), bytes.fromhex("20010db8" + "00" * 11 + "02")
+TIMESTAMPS = bytes.fromhex("0101080a0000000100000002")
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION, MOBILITY = 0, 43, 44, 51, 60, 135
 
 
@@ -279,6 +291,30 @@ def test_vlan_tags(parse: Parser, tags: tuple[tuple[int, int], ...]) -> None:
     told_tags = (record["vlan_outer"], record["vlan_inner"])[: len(tags)]
     assert (record["vlan_count"], told_tags) == (len(tags), tuple(tci for _, tci in tags))
     assert (record["src_mac"], record["dst_mac"]) == (SRC_MAC, DST_MAC)
+
+
+@pytest.mark.parametrize(
+    ("segment", "is_plain"),
+    [
+        (tcp(), True),
+        (tcp(b"abc", flags=2), True),
+        (tcp(b"abc", options=TIMESTAMPS), True),
+        (tcp(b"abc", options=TIMESTAMPS[2:] + b"\x01\x01"), False),
+        (tcp(b"abc", options=b"\x01" * 12), False),
+        (tcp(b"abc", options=b"\x02\x04\x05\xb4"), False),
+        (tcp(b"abc", options=TIMESTAMPS + b"\x01" * 4), False),
+    ],
+)
+def test_which_frames_are_plain(parse: Parser, segment: bytes, is_plain: bool) -> None:
+    for packet, kind in ((ipv4(segment), IPV4_TYPE), (ipv6(segment), IPV6_TYPE)):
+        for frame, link in ((ethernet(packet, kind), ETHERNET), (packet, RAW)):
+            assert parse(frame, link)[0] == "tcp"
+            assert parse.was_plain == is_plain
+            assert parse(frame, link, available=len(frame) - 1)[0] in ("tcp", "need_more")
+            assert parse(frame + bytes(6), link)[0] == "tcp"  # padded, as Ethernet does
+            assert parse.was_plain == is_plain
+    assert parse(ethernet(ipv4(segment), tags=((0x8100, 5),)))[0] == "tcp"
+    assert not parse.was_plain
 
 
 def test_three_tags_are_not_followed(parse: Parser) -> None:

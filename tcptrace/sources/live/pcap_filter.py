@@ -230,7 +230,7 @@ def filter_source(expression: str | None, *, ethernet: bool) -> str:
     expression, MissingFeatureError when libpcap cannot be loaded.  Source: pcap-filter(7).
     """
     if expression is None or not expression.strip():
-        return _SIGNATURE + "\n{\n\t(void)f;\n\treturn COUNT_TCP;\n}\n"
+        return "#define ALL_FRAMES\n" + _SIGNATURE + "\n{\n\t(void)f;\n\treturn COUNT_TCP;\n}\n"
     program = compile_classic(expression, DLT_EN10MB if ethernet else DLT_RAW)
     return translate(program, without_tags=ethernet and not has_link_keyword(expression))
 
