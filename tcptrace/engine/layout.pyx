@@ -1,8 +1,9 @@
-"""The C structs of engine.rows and bpf/records.h against the dtypes that Python goes by."""
+"""The C structs of engine.rows and bpf/records.h, and what numbers mean, against what Python goes by."""
 
 from libc.stdint cimport uint8_t
 
 from tcptrace.engine.rows cimport direction_row, finding, packet_brief, whole_row
+from tcptrace.engine.states cimport STATE_TIME_WAIT, STATES
 from tcptrace.records cimport flow_count, flow_key, packet_record, socket_key, socket_record, socket_view
 
 import numpy as np
@@ -46,4 +47,15 @@ def check():
         and SOCKET_RECORD.itemsize == sizeof(socket_record)
     )
     if not same:
+        raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")
+
+
+def check_names():
+    """Raises ImportError where engine.findings and engine.states do not count as tcptrace.model does."""
+    if (
+        (model.ANALYSIS[0], model.ANALYSIS[5], model.ANALYSIS[12], model.ANALYSIS[16:])
+        != ("retransmission", "duplicate_ack", "keep_alive", ("local_drop",))
+        or len(model.STATES) != STATES
+        or model.STATES[STATE_TIME_WAIT] != "TIME-WAIT"
+    ):
         raise ImportError("tcptrace.model and the compiled engine do not match: reinstall tcptrace")

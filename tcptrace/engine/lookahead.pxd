@@ -14,6 +14,7 @@ cdef extern from *:
     void prefetch "tcptrace_prefetch" (const void *p) nogil
 
 cdef enum:
+    RECORDS = 32            # records ahead that are themselves fetched
     HASHES = 16             # records ahead that the index is looked up for; a power of two
     ROWS = 10               # … that the connection is fetched for
     DETAILS = 4             # … that what the connection points to is fetched for
@@ -62,6 +63,8 @@ cdef inline uint64_t look_ahead(
     """The hash of record `at`; what those after it need is on its way."""
     cdef uint64_t hash = ahead.hashes[at % HASHES]
     cdef int32_t row
+    if at + RECORDS < count:
+        fetch_lines(records + at + RECORDS, sizeof(packet_record))
     if at + HASHES < count:
         ahead.hashes[at % HASHES] = hash_of(index, records + at + HASHES)
         prefetch(&index.slots[ahead.hashes[at % HASHES] & index.mask])

@@ -7,28 +7,7 @@ are of: many connections have no more.
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memmove, memset
-
-# A power of two; its half bounds the relative error.
-cdef enum:
-    STEPS_BITS = 7
-    STEPS = 128
-    # Buckets are added in groups, so that few samples near each other take one allocation.
-    GROUP = 32
-# Room for samples that are kept one by one: with what malloc() adds 32, 64 and 128 bytes.
-cdef int32_t FEW_FIRST = 12, FEW_MOST = 60
-
-cdef extern from *:
-    int leading_zeros "__builtin_clzll" (unsigned long long value) nogil
-    void prefetch "__builtin_prefetch" (const void *p) nogil
-
-
-cdef inline int32_t bucket_of(uint64_t value) noexcept nogil:
-    cdef int exponent
-    if value < STEPS:
-        return <int32_t>value
-    exponent = 63 - leading_zeros(value)
-    return (exponent - STEPS_BITS + 1) * STEPS + <int32_t>((value >> (exponent - STEPS_BITS)) - STEPS)
+from libc.string cimport memcpy, memset
 
 
 cdef inline double middle_of(int32_t bucket) noexcept nogil:
@@ -38,15 +17,6 @@ cdef inline double middle_of(int32_t bucket) noexcept nogil:
         return bucket
     low = <uint64_t>(STEPS + bucket % STEPS) << exponent
     return low + ((<uint64_t>1 << exponent) - 1) / 2.0
-
-
-cdef bint has_room(histogram_memory *memory, histogram *of, int32_t bucket) noexcept nogil:
-    """For one more sample, in this bucket; False, and nothing changed, without memory."""
-    if of.span:
-        return of.first <= bucket < of.first + of.span or grow(memory, of, bucket, bucket + 1)
-    if of.total < of.first:
-        return True
-    return grow_few(memory, of) if of.first < FEW_MOST else spread(memory, of, bucket)
 
 
 cdef bint grow_few(histogram_memory *memory, histogram *of) noexcept nogil:
@@ -71,7 +41,7 @@ cdef bint spread(histogram_memory *memory, histogram *of, int32_t bucket) noexce
     cdef int32_t i
     settle(&few)
     of.counts = NULL
-    of.first = of.span = of.waiting = 0
+    of.first = of.span = of.waiting_count = 0
     if not grow(memory, of, min(bucket, <int32_t>buckets[0]), max(bucket, <int32_t>buckets[few.total - 1]) + 1):
         of[0] = few
         return False
@@ -105,38 +75,6 @@ cdef bint grow(histogram_memory *memory, histogram *of, int32_t first, int32_t s
     of.first = first
     of.span = stop - first
     return True
-
-
-cdef void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) noexcept nogil:
-    """Count a value, 0 or more."""
-    cdef int32_t bucket = bucket_of(<uint64_t>value_ns)
-    if not has_room(memory, to, bucket):
-        memory.dropped += 1
-        return
-    prefetch(to.counts + bucket - to.first if to.span else to.counts)
-    settle(to)
-    to.waiting = bucket + 1
-    to.total += 1
-
-
-cdef void settle(histogram *of) noexcept nogil:
-    """Count what waits: each sample does until the next one, so that nobody waits for its bucket's memory."""
-    cdef int32_t bucket = of.waiting - 1
-    if bucket < 0:
-        return
-    of.waiting = 0
-    if of.span:
-        of.counts[bucket - of.first] += 1
-    else:
-        insert_sorted(<uint16_t *>of.counts, <int32_t>of.total - 1, <uint16_t>bucket)
-
-
-cdef inline void insert_sorted(uint16_t *buckets, int32_t count, uint16_t bucket) noexcept nogil:
-    cdef int32_t at = count
-    while at > 0 and buckets[at - 1] > bucket:
-        at -= 1
-    memmove(buckets + at + 1, buckets + at, (count - at) * sizeof(uint16_t))
-    buckets[at] = bucket
 
 
 cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept nogil:

@@ -17,7 +17,7 @@ from tcptrace.engine.findings cimport PORT_REUSE
 from tcptrace.engine.flow_counts cimport (
     begin_counts_here, catch_up, growth, is_behind, is_its_count, nothing_was_lost, packet_of_flow, settle, take_counts,
 )
-from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove
+from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove, set_seed, widen
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
@@ -51,6 +51,8 @@ cdef uint32_t SET_UP_TIME = 1 << 16
 cdef uint64_t SURE_NS = 0x7fff_ffff_ffff_ffff
 # Rows ahead that are fetched into the CPU's cache while those to ask about are gone through.
 cdef uint64_t ASK_AHEAD = 8
+# Slots of the index as long as there are few connections; a power of two.
+cdef int32_t SLOTS_FIRST = 1024
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
 cdef int32_t SEGMENTS_MAX = 4_000_000
 # Histograms of round-trip times, all connections together: of few samples one takes 24 to 120 bytes, of more usually
@@ -67,6 +69,7 @@ cdef enum:
 
 
 layout.check()
+layout.check_names()
 
 
 @cython.no_gc_clear  # __dealloc__ walks the rows: the collector may not free their memory before
@@ -113,7 +116,8 @@ cdef class Table:
         self.index.slots = <uint64_t *>calloc(slots, sizeof(uint64_t))
         if self.index.slots == NULL:
             raise MemoryError
-        self.index.mask = slots - 1
+        self.index.mask_most = slots - 1
+        self.index.mask = min(slots, <uint64_t>SLOTS_FIRST) - 1
         self.to_ask.rows = <int32_t *>calloc(slots // 2, sizeof(int32_t))
         if self.to_ask.rows == NULL:
             raise MemoryError
@@ -121,7 +125,7 @@ cdef class Table:
         self.touched.rows = <int32_t *>calloc(max_connections, sizeof(int32_t))
         if self.touched.rows == NULL:
             raise MemoryError
-        self.index.seed = seed
+        set_seed(&self.index, seed)
         # Pages of the table are only touched, and so only taken, as far as rows are used.
         memory = np.zeros(max_connections * sizeof(connection), "u1")
         view = memory
@@ -413,6 +417,7 @@ cdef class Table:
         if row < 0:
             self.without_room += 1
             return -1
+        self._make_slot()
         self._clear(row, hash)
         x[0] = begin_with_socket(&self.rows[row], s)
         self.rows[row].since_ns = s.time_ns
@@ -518,11 +523,17 @@ cdef class Table:
         cdef int32_t row = self._free_row()
         if row < 0:
             row = self._evict()
+        self._make_slot()
         self._clear(row, hash)
         x[0] = begin(&self.rows[row], p)
         append(self.lists, self.rows, row, LIVE)
         insert(&self.index, hash, row)
         return row
+
+    cdef inline void _make_slot(self) noexcept nogil:
+        """For one more connection, in an index that is half full at most."""
+        if 2 * <uint64_t>self.connections > self.index.mask and self.index.mask < self.index.mask_most:
+            widen(&self.index, self.rows, self.used)
 
     cdef int32_t _evict(self) noexcept nogil:
         """Free the row of the least recently active connection."""

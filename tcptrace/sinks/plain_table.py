@@ -44,7 +44,10 @@ def print_lines(console: Console, lines: list[Text]) -> None:
     """Each as it is: no wrapping, no spaces at the end."""
     for line in lines:
         line.rstrip()
-    console.print(Text("\n").join(lines), soft_wrap=True)
+    if console.color_system is None:  # Rich has nothing to add, but takes half the time of all the output
+        console.file.write("".join(f"{line.plain}\n" for line in lines))
+    else:
+        console.print(Text("\n").join(lines), soft_wrap=True)
     console.file.flush()
 
 

@@ -1,7 +1,6 @@
 """libpcap, loaded when it is needed: the system's own shared library, nothing is needed of it at build time."""
 
 import ctypes
-import ctypes.util
 import functools
 from collections.abc import Iterator
 
@@ -26,8 +25,10 @@ class Program(ctypes.Structure):
 
 
 def _library_names() -> Iterator[str]:
-    # find_library() runs other programs, so the names that libpcap has on Linux come first.
+    # find_library() runs other programs, and its module imports a lot: the names that libpcap has on Linux come first.
     yield from ("libpcap.so.1", "libpcap.so.0.8")
+    import ctypes.util
+
     if (name := ctypes.util.find_library("pcap")) is not None:
         yield name
 

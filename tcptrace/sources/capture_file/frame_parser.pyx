@@ -1,5 +1,6 @@
 """One captured frame -> at most one record: headers, filter, counts."""
 
+cimport cython
 from libc.string cimport memcpy, memset
 
 from tcptrace.records cimport DIRECTION_EGRESS, DIRECTION_INGRESS, packet_record
@@ -50,6 +51,7 @@ if COUNTER_NAMES.index("unsupported_link") != PARSE_UNSUPPORTED_LINK:
     raise ImportError("the parser of captured frames does not match its counters: reinstall tcptrace")
 
 
+@cython.final
 cdef class FrameParser:
     """Frames of one file; `filter` is None for no filter."""
 
@@ -96,7 +98,9 @@ cdef class FrameParser:
         cdef packet_record *r = c.records + c.count
         cdef int verdict
         memset(&where, 0, sizeof(where))
-        memset(r, 0, sizeof(packet_record))
+        # All else is set with the verdict COUNT_TCP; what no file tells is zero since the chunk was made.
+        memset(r.sack_left, 0, sizeof(r.sack_left))
+        memset(r.sack_right, 0, sizeof(r.sack_right))
         # Where more bytes are there than the frame is said to have had, they are what counts.
         verdict = parse_captured(
             <decapsulator *>self.state, f.bytes, f.captured, max(f.original, f.captured), f.link_type,

@@ -19,6 +19,10 @@
 #define PROTOCOL_NONE 59
 #define PROTOCOL_SHIM6 140
 
+/* Two times no operation, then timestamps: what nearly all segments have that have options. */
+#define TIMESTAMPS_ALONE 0x0101080a
+#define TIMESTAMPS_HEADER_BYTES 32
+
 /* RFC 9293 section 3.1; of the options what is there. */
 static __always_inline int step_tcp(struct walk *w)
 {
@@ -35,7 +39,12 @@ static __always_inline int step_tcp(struct walk *w)
 		r->note |= NOTE_FIRST_FRAGMENT;
 	else if (w->original > header_bytes)
 		r->payload_bytes = w->original - header_bytes;
-	if (header_bytes > TCP_HEADER_MIN_BYTES) {
+	if (header_bytes == TIMESTAMPS_HEADER_BYTES && ahead(w, TIMESTAMPS_HEADER_BYTES) &&
+	    load_be32(p + TCP_HEADER_MIN_BYTES) == TIMESTAMPS_ALONE) {
+		r->ts_value = load_be32(p + 24);
+		r->ts_echo = load_be32(p + 28);
+		r->options = OPTION_TIMESTAMPS;
+	} else if (header_bytes > TCP_HEADER_MIN_BYTES) {
 		end = header_bytes < w->original ? header_bytes : w->original;
 		segment.window = p;
 		segment.available = w->captured;

@@ -1,10 +1,16 @@
-"""pcap files, read by libpcap: all its byte orders, time units and variants."""
+"""pcap files, read by libpcap: all its byte orders, time units and variants.
+
+libpcap reads through a buffer of ours.  Of files as this machine would write them, which nearly all are, a record that
+is whole in that buffer and within libpcap's bounds is taken from there; any other one is libpcap's, and so is what is
+wrong with it.
+"""
 
 from libc.errno cimport errno
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdio cimport FILE, fclose, setvbuf, _IOFBF
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdio cimport FILE, fclose, setvbuf, _IONBF
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
+from posix.unistd cimport close, read
 
 from tcptrace.sources.capture_file.chunk cimport DIRECTION_UNKNOWN, FRAME_MAX_BYTES, Chunk, chunk, is_full
 from tcptrace.sources.capture_file.frame_filter cimport loaded_bpf_insn, loaded_bpf_program
@@ -28,6 +34,7 @@ cdef extern from *:
     typedef int (*pcap_next_ex_f)(void *, struct offline_pkthdr **, const uint8_t **);
     typedef char *(*pcap_geterr_f)(void *);
     typedef void (*pcap_close_f)(void *);
+    typedef int (*pcap_number_f)(void *);
     """
     struct timeval:
         long tv_sec
@@ -40,7 +47,11 @@ cdef extern from *:
     ctypedef int (*pcap_next_ex_f)(void *, offline_pkthdr **, const uint8_t **) noexcept nogil
     ctypedef char *(*pcap_geterr_f)(void *) noexcept nogil
     ctypedef void (*pcap_close_f)(void *) noexcept nogil
-    FILE *fdopen(int fd, const char *mode) nogil
+    ctypedef int (*pcap_number_f)(void *) noexcept nogil
+    ctypedef struct cookie_io_functions_t:
+        ssize_t (*read)(void *, char *, size_t) noexcept nogil
+        int (*close)(void *) noexcept nogil
+    FILE *fopencookie(void *cookie, const char *mode, cookie_io_functions_t functions) nogil
     enum: FSETLOCKING_BYCALLER
     int __fsetlocking(FILE *file, int kind) nogil
 
@@ -50,7 +61,42 @@ cdef enum:
     # Few system calls, and still in the CPU's cache.
     READ_BYTES = 1 << 18
     FILE_HEADER_BYTES = 24
+    RECORD_HEADER_BYTES = 16
     NS_PER_US = 1000
+
+# A record's header as it is in the file.
+cdef struct record_header:
+    uint32_t seconds
+    uint32_t fraction
+    uint32_t captured
+    uint32_t original
+
+# What has been read of the file: bytes first to end of the buffer are not used yet.
+cdef struct read_ahead:
+    int fd
+    uint8_t *buffer
+    size_t first
+    size_t end
+
+
+cdef ssize_t read_buffered(void *cookie, char *to, size_t bytes) noexcept nogil:
+    """As read(2)."""
+    cdef read_ahead *ahead = <read_ahead *>cookie
+    cdef ssize_t got
+    if ahead.first == ahead.end:
+        got = read(ahead.fd, ahead.buffer, READ_BYTES)
+        if got <= 0:
+            return got
+        ahead.first = 0
+        ahead.end = got
+    bytes = min(bytes, ahead.end - ahead.first)
+    memcpy(to, ahead.buffer + ahead.first, bytes)
+    ahead.first += bytes
+    return bytes
+
+
+cdef int close_buffered(void *cookie) noexcept nogil:
+    return close((<read_ahead *>cookie).fd)
 
 
 cdef class PcapReader:
@@ -62,7 +108,8 @@ cdef class PcapReader:
 
     cdef FrameParser parser
     cdef void *pcap
-    cdef char *buffer
+    cdef read_ahead ahead
+    cdef int64_t plain_most  # bytes of the longest frame that libpcap gives as it is in the file; -1: none
     cdef pcap_next_ex_f next_ex
     cdef pcap_geterr_f geterr
     cdef pcap_close_f close
@@ -95,13 +142,15 @@ cdef class PcapReader:
         self.next_ex = <pcap_next_ex_f><uintptr_t>function_address("pcap_next_ex")
         self.geterr = <pcap_geterr_f><uintptr_t>function_address("pcap_geterr")
         self.close = <pcap_close_f><uintptr_t>function_address("pcap_close")
-        self.buffer = <char *>malloc(READ_BYTES)
-        if self.buffer == NULL:
+        self.plain_most = -1
+        self.ahead.fd = fd
+        self.ahead.buffer = <uint8_t *>malloc(READ_BYTES)
+        if self.ahead.buffer == NULL:
             raise MemoryError
-        file = fdopen(fd, b"rb")
+        file = fopencookie(&self.ahead, b"rb", cookie_io_functions_t(read=read_buffered, close=close_buffered))
         if file == NULL:
             raise OSError(errno, os.strerror(errno))
-        setvbuf(file, self.buffer, _IOFBF, READ_BYTES)
+        setvbuf(file, NULL, _IONBF, 0)  # what libpcap has not used stays in our buffer
         # One thread reads it: a lock for each of libpcap's two freads a packet would cost as much as they do.
         __fsetlocking(file, FSETLOCKING_BYCALLER)
         memset(message, 0, sizeof(message))
@@ -110,11 +159,17 @@ cdef class PcapReader:
         if self.pcap == NULL:
             fclose(file)
             raise ValueError(message.decode(errors="replace"))
+        if (self._number("pcap_major_version"), self._number("pcap_minor_version")) == (2, 4):
+            if not self._number("pcap_is_swapped") and record_header_bytes == RECORD_HEADER_BYTES:
+                self.plain_most = min(self._number("pcap_snapshot"), <int>FRAME_MAX_BYTES)
+
+    def _number(self, name):
+        return (<pcap_number_f><uintptr_t>function_address(name))(self.pcap)
 
     def __dealloc__(self):
         if self.pcap != NULL:
             self.close(self.pcap)
-        free(self.buffer)
+        free(self.ahead.buffer)
 
     def set_filter(self, bytes program):
         """The program that FrameParser's filter has for raw frames of this link type."""
@@ -143,6 +198,8 @@ cdef class PcapReader:
         cdef captured_frame *frame = &self.frame
         cdef int result
         while not is_full(c) and not self.parser.stopping:
+            if self._take_plain(c):
+                continue
             result = self.next_ex(self.pcap, &header, &data)
             if result != 1:
                 return 0 if result == -2 else result
@@ -153,9 +210,34 @@ cdef class PcapReader:
             frame.original = frame.frame_bytes = header.len
             frame.time_in_range = self._time(header, &frame.time_ns)
             self.parser.take(c, frame)
-            self.packets += 1
-            self.offset += self.record_header_bytes + header.caplen
+            self._took()
         return 1
+
+    cdef inline bint _take_plain(self, chunk *c) noexcept nogil:
+        """The next frame, if it needs nothing of libpcap."""
+        cdef captured_frame *frame = &self.frame
+        cdef size_t left = self.ahead.end - self.ahead.first
+        cdef const uint8_t *at = self.ahead.buffer + self.ahead.first
+        cdef record_header header
+        if left < sizeof(header):
+            return False
+        memcpy(&header, at, sizeof(header))
+        if <int64_t>header.captured > self.plain_most or left - sizeof(header) < header.captured:
+            return False
+        frame.captured = header.captured
+        frame.bytes = at + sizeof(header)
+        frame.original = frame.frame_bytes = header.original
+        frame.time_in_range = seconds_to_ns(
+            header.seconds, <uint64_t>header.fraction * NS_PER_US if self.micros else header.fraction, &frame.time_ns
+        )
+        self.ahead.first += sizeof(header) + header.captured
+        self.parser.take(c, frame)
+        self._took()
+        return True
+
+    cdef inline void _took(self) noexcept nogil:
+        self.packets += 1
+        self.offset += self.record_header_bytes + self.frame.captured
 
     cdef bint _time(self, offline_pkthdr *header, uint64_t *ns) noexcept nogil:
         """Both fields are unsigned in the file; libpcap takes them for signed ones."""
