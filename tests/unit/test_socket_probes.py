@@ -137,7 +137,8 @@ def test_it_compiles(kernel: Any, kprobes: bool, selection: ProcessSelection, wi
     wanted = filter_source(None, ethernet=True) + probes.packet_source()
     text = (headers / "packet.c").read_text().replace(FILTER_MARKER, wanted)
     text += probes.source() + (headers / "handover.c").read_text()
-    programs = bcc_loader.compile_programs(text, headers, ["LINK_KIND=LINK_ETHERNET", "SOCKETS", *probes.defines()])
+    defines = ["LINK_KIND=LINK_ETHERNET", "DIRECTION_MARKER=7", "SOCKETS", *probes.defines()]
+    programs = bcc_loader.compile_programs(text, headers, defines)
     try:
         assert set(probes.programs) >= set(ALWAYS)
         assert programs[b"socket_records"] is not None
