@@ -24,6 +24,8 @@ from programs.inside import Pair, Sockets
 from programs.output import Output
 from tracer import COMMAND
 
+from tcptrace.cli.endings import PATIENCE_S
+
 NEAR_ADDRESS, FAR_ADDRESS = "10.9.0.1", "10.9.0.2"
 
 # The command as it is, and as it is where the kernel has no TCX.  Where it has none they are the same.
@@ -239,11 +241,14 @@ def test_interrupted_twice(link: Link) -> None:
 
 
 def test_interrupted_over_and_over(link: Link) -> None:
+    """For less than PATIENCE_S: who is still there after that wants it to end with nothing more said."""
     trace = link.trace("--json", "veth0").set_up()
-    while trace.process.poll() is None:
+    end = time.monotonic() + PATIENCE_S / 2
+    while trace.process.poll() is None and time.monotonic() < end:
         trace.process.send_signal(signal.SIGINT)
         trace.live_for(0.01)
     assert json.loads(trace.output.rest()[-1])["event"] == "summary"
+    trace.process.wait(TIMEOUT_S)
     assert (trace.errors.rest(), trace.process.returncode) == ([], 0)
 
 
