@@ -41,8 +41,9 @@ class Ndjson:
     ) -> None:
         self.wants_packets = packets
         self.wants_frames = False
-        self._stream: IO[Any] = stream
-        self._as_text = hasattr(stream, "encoding")
+        self._given = stream  # which closes the other when it is gone
+        self._stream: IO[Any] = getattr(stream, "buffer", stream)  # past a text's encoder: all is ASCII
+        self._as_text = hasattr(self._stream, "encoding")
         self._now_ns = now_ns
         self._encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
         self._last_ns = 0
