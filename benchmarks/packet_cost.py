@@ -56,7 +56,7 @@ class Ours:
 
     def batches(self) -> Iterator[npt.NDArray[Any]]:
         """The records, in order; each array is valid until the next."""
-        while (count := self.ring.read(self.out, time.monotonic_ns())) or not self.ring.drained:
+        while (count := self.ring.read(self.out, time.monotonic_ns())) or self.ring.has_more:
             yield self.out[:count]
 
     def close(self) -> None:

@@ -135,7 +135,7 @@ static __always_inline struct flow_count *find_flow(const struct packet_record *
 {
 	__u64 *bout = loss_time(LOSS_BOUT);
 	struct flow_count *flow;
-	struct flow_key key;
+	struct flow_key key __attribute__((aligned(8)));
 
 	write_flow_key(&key, r, from_higher);
 	key.bout = bout ? *bout : 0;

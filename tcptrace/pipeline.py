@@ -193,8 +193,10 @@ class Pipeline:
             self._end_interval(self.source.complete_ns())
 
     def _timeout_s(self, now_ns: int) -> float:
-        """How long to wait for records: not past the interval's end."""
-        return min(READ_TIMEOUT_S, max(READ_TIMEOUT_MIN_S, (self._due_ns - now_ns) / 1e9))
+        """How long to wait for records: not past the interval's end, or the trace's."""
+        end_ns = self._end_ns()
+        due_ns = self._due_ns if end_ns is None else min(self._due_ns, end_ns)
+        return min(READ_TIMEOUT_S, max(READ_TIMEOUT_MIN_S, (due_ns - now_ns) / 1e9))
 
     def _recorded_step(self) -> None:
         """The next records of a file; an interval ends before the first record past it."""

@@ -3,7 +3,7 @@
 from libc.math cimport NAN, sqrt
 from libc.stdint cimport int64_t, uint32_t
 
-from tcptrace.engine.percentiles cimport at_rank, histogram, settle, settle
+from tcptrace.engine.percentiles cimport at_rank, histogram, settle
 from tcptrace.engine.rows cimport connection, direction_row, endpoint, row_of
 
 from tcptrace import model

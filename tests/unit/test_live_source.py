@@ -13,13 +13,29 @@ MS = 1_000_000
 class FakeRing:
     """Nothing in it; complete up to 60 ms before the clock that it is told, as of CPUs that rest."""
 
-    drained = True
+    has_more = False
+
+    def __init__(self) -> None:
+        self.waits_s: list[float] = []
+
+    def wait(self, timeout_s: float) -> None:
+        self.waits_s.append(timeout_s)
 
     def read(self, out: Any, now_ns: int, frames: Any = None) -> int:
         return 0
 
     def complete_ns(self, now_ns: int) -> int:
         return now_ns - 60 * MS
+
+
+def test_it_waits_unless_there_is_more() -> None:
+    source = LiveSource.__new__(LiveSource)
+    made: Any = source
+    made._ring, made._buffer, made._frames = FakeRing(), [], None
+    for has_more, timeout_s in ((False, 0.05), (True, 0.05), (False, 0), (False, 0.02)):
+        made._ring.has_more = has_more
+        source.read(timeout_s)
+    assert made._ring.waits_s == [0.05, 0.02]
 
 
 class FakeSockets:

@@ -138,7 +138,7 @@ class Parser:
         first, second, *plain = answers
         assert first == second
         self.was_plain = plain[0][0] != "need_more"
-        assert plain == [first, first] or not self.was_plain
+        assert plain == ([first, first] if self.was_plain else [("need_more", {})] * 2)
         return first
 
 

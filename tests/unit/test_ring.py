@@ -76,7 +76,7 @@ class Cpus:
         """Of each record handed on, by its time: whether it knows of what was lost before."""
         known = {}
         is_first = True
-        while is_first or not self.ring.drained:
+        while is_first or self.ring.has_more:
             is_first = False
             count = self.ring.read(self.out, at(now_ms), self.frames)
             times, notes = self.out["time_ns"][:count].tolist(), self.out["note"][:count].tolist()
@@ -158,6 +158,19 @@ def test_a_full_ring_may_have_lost_what_nobody_has_told_of_yet(cpus: Any) -> Non
     assert unsure_ns is not None
     assert unsure_ns <= at(last_ms + 5)
     assert both.ring.lost() == 0
+
+
+def test_a_full_ring_is_taken_out_some_at_a_time(cpus: Any) -> None:
+    both = cpus()
+    last_ms = fill(both, 0)
+    both.batch(1, [last_ms + 5])
+    counts, is_known = [], []
+    while not counts or both.ring.has_more:
+        counts.append(both.ring.read(both.out, at(last_ms + 6)))
+        is_known.append(both.ring.complete_ns(at(last_ms + 6)) >= at(last_ms))
+    assert counts[:-1] == [1024] * 6
+    assert sum(counts) == 6 * 1024 + counts[-1] == round(last_ms * BATCH_RECORDS) - BATCH_RECORDS + 1
+    assert is_known == [False] * 6 + [True]  # not while some of them are in the ring
 
 
 def test_a_capture_has_one_loss_told_once(cpus: Any) -> None:

@@ -25,6 +25,9 @@ import numpy as np
 
 from tcptrace import model
 
+_ALL_FIELDS = model.CONNECTION.names
+_FIELDS_BUT_SOCKETS = tuple(name for name in _ALL_FIELDS if not name.endswith("_socket"))
+
 cdef enum kind_of_column:
     CONSTANT        # the same text in each line
     TEXTS           # a text for each line
@@ -203,7 +206,7 @@ cdef class Lines:
         cdef int64_t stride, line_most
         cdef char *to = self.memory
         rows = getattr(rows, "without_sockets", rows)  # nothing of sockets is a field of the rows here
-        if rows.dtype.names != model.CONNECTION.names[: len(rows.dtype.names)]:
+        if rows.dtype.names not in (_ALL_FIELDS, _FIELDS_BUT_SOCKETS):
             raise TypeError("rows are not of dtype CONNECTION")
         if count == 0:
             return b""

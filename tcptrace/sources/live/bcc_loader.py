@@ -92,13 +92,22 @@ def load(programs: Any, name: str, kind: int) -> int:
 
 
 def load_with(programs: Any, name: str, kind: int, marker: int, value: int) -> int:
-    """As load(), with `value` wherever the code has the constant `marker`; again and again, with others."""
+    """As load(), with `value` wherever an instruction has the constant `marker`; again and again, with others.
+
+    Raises MissingFeatureError, too, where the compiler has left none.
+    """
     lib, key = import_bcc().lib, name.encode()
     size_bytes = lib.bpf_function_size(programs.module, key)
     # Not read-only, as bcc itself puts the maps' descriptors there.
     code = (ctypes.c_char * size_bytes).from_address(lib.bpf_function_start(programs.module, key))
     original = code.raw
-    code.raw = original.replace(struct.pack("=i", marker), struct.pack("=i", value))
+    changed = [
+        struct.pack("=Ii", head, value if constant == marker else constant)  # the second half of struct bpf_insn
+        for head, constant in struct.iter_unpack("=Ii", original)
+    ]
+    if b"".join(changed) == original:
+        raise MissingFeatureError(f"the compiler has made something else of BPF program {name}")
+    code.raw = b"".join(changed)
     try:
         fd = load(programs, name, kind)
     finally:

@@ -58,7 +58,7 @@ cdef inline int make_room(cpu_ring *ring) noexcept nogil:
     cdef uint64_t waiting = ring.end - ring.first
     if ring.end + BATCH_RECORDS <= ring.capacity:
         return 0
-    if ring.first > 0:
+    if 2 * waiting <= ring.capacity and ring.first > 0:
         memcpy_down(ring, waiting)
         if ring.end + BATCH_RECORDS <= ring.capacity:
             return 0
@@ -153,8 +153,8 @@ cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t 
         at += sizeof(frame_head) + padded(snaplen) if snaplen <= STAGED_FRAME_MAX_BYTES else bytes
     return 0
 
-cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
-    """What is in the ring goes to the pending records, some at a time, as far as there is room for it."""
+cdef inline bint drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
+    """What is in the ring goes to the pending records, as far as there is room for it; whether that was not all at a time."""
     cdef uint64_t head = data_head(ring.perf.page), before = ring.perf.tail, at
     cdef uint64_t room_bytes = FRAME_ROOM_BYTES if snaplen > STAGED_FRAME_MAX_BYTES else BATCH_ROOM_BYTES
     cdef uint64_t enough = ring.end - ring.first + TAKEN_MAX
@@ -178,3 +178,4 @@ cdef inline void drain(cpu_ring *ring, uint32_t snaplen) noexcept nogil:
     if head - before + room_bytes > ring.perf.size and ring.perf.tail != before:
         ring.was_full = True
         ring.full_head = head
+    return ring.behind and ring.end - ring.first >= enough

@@ -52,7 +52,9 @@ cdef class Ring:
     cdef readonly uint64_t unordered
     """Records that turned up after a later one had been handed on (only after a CPU stalled)."""
     cdef readonly bint drained
-    """The last read() handed on all that is known to be in order."""
+    """The last read() handed on all that it knew to be in order."""
+    cdef readonly bint has_more
+    """But there was more than it takes at a time: another one need not wait."""
     cdef readonly dict fds
     """Perf event file descriptor of each CPU, for the BPF map."""
     cdef list maps
@@ -92,6 +94,11 @@ cdef class Ring:
         self.ring_count = index + 1
         self.poller.register(fd, select.POLLIN)
 
+    def wake_also_by(self, fds):
+        """wait() ends too when one of these perf rings is a quarter full."""
+        for fd in fds:
+            self.poller.register(fd, select.POLLIN)
+
     def wait(self, double timeout_s):
         """Until a ring is a quarter full or `timeout_s` has passed."""
         self.poller.poll(timeout_s * 1000)
@@ -126,11 +133,13 @@ cdef class Ring:
             frames_to = _writable(frames, self.snaplen)
         with nogil:
             self.drained = True
+            self.has_more = False
             for index in range(self.ring_count):
-                drain(&self.rings[index], self.snaplen)
-                if self.rings[index].behind:
-                    self.drained = False
+                if drain(&self.rings[index], self.snaplen):
+                    self.has_more = True
             count = self._merge(to, room, self._horizon(now_ns), &frames_to if self.snaplen else NULL)
+            if not self.drained:
+                self.has_more = True
         return count
 
     cdef uint64_t _merge(self, packet_record *to, uint64_t room, uint64_t horizon, frames_out *frames) noexcept nogil:

@@ -1,5 +1,6 @@
 """What the kernel says of sockets: those found open at the start, what the probes tell, and what is asked for since."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from tcptrace.sources.live.socket_probes import FOLLOWED_MAX
 from tcptrace.sources.live.socket_ring import SocketRing
 from tcptrace.sources.live.socket_roles import find_roles
 
-# Of each CPU: 3,700 records, which are read 50 times a second.
+# Of each CPU: 3,700 records, which are read 20 times a second, or when a quarter of them is there.
 RING_BYTES: Final = 1 << 20
 # What is told waits this much longer than packets: samples are handed over a tick late at most (bpf/handover.c, 20 ms),
 # and a connect() is told of before its SYN, by which it finds its connection.
@@ -70,6 +71,11 @@ class SocketSource:
             sockets = sockets.part(np.array([inode in inodes for inode in sockets.inodes.tolist()], np.bool_))
             programs.let_through(selected_flows(sockets, self._probes.options.netns))
         return find_open_sockets(sockets, cgroups, interface, expression)
+
+    @property
+    def ring_fds(self) -> Iterable[int]:
+        """To be polled: one becomes readable when its ring is a quarter full."""
+        return self._ring.fds.values()
 
     @property
     def kind(self) -> str:

@@ -98,6 +98,8 @@ class LiveSource:
         self._counts = LostAndCounted(programs.flow_counter())
         self.problem: str | None = None
         self.sockets = self._follow_sockets(cpus, expression)
+        if self.sockets is not None:
+            self._ring.wake_also_by(self.sockets.ring_fds)
         self._follow_clock()
         self.attached = self._attach()
         # A capture says how it saw the packets: what that leaves out (GRO, a queue's drops) depends on it.
@@ -146,7 +148,7 @@ class LiveSource:
 
         All there are have been read: then it waits for so long, or until many have come.
         """
-        if self._ring.drained and timeout_s > 0:
+        if timeout_s > 0 and not self._ring.has_more:
             self._ring.wait(timeout_s)
         self._count = self._read()
         return self._buffer[: self._count]
