@@ -17,7 +17,7 @@ from tcptrace.sinks.packet_json import packet_events
 from tcptrace.sinks.selected import selected
 from tcptrace.sinks.socket_event_json import socket_events
 
-BATCH_LINES: Final = 256
+BATCH_LINES: Final = 512
 """Lines made, written and flushed at a time: bounds the memory that a large table takes."""
 
 _COUNTER_NAMES: Final = {name: "fragments" if name == "fragment" else name for name in COUNTERS}
