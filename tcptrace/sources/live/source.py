@@ -20,6 +20,9 @@ from tcptrace.sources.live.socket_source import SocketSource
 READ_RECORDS: Final = 4096
 # Of frames handed on at once; more than the largest one.
 READ_FRAMES_BYTES: Final = 4 << 20
+# Between reads of what is told of sockets while packets come without a pause: a read takes as long as 500 packets.
+SOCKETS_EVERY_NS: Final = 50_000_000
+NO_SOCKET_RECORDS: Final = np.zeros(0, SOCKET_RECORD)
 # Of https://www.tcpdump.org/linktypes.html.
 LINK_TYPES: Final = {"ethernet": 1, "raw": 101}
 # Reading two clocks one after the other differs by less than this; a clock that is set, by more.
@@ -90,6 +93,7 @@ class LiveSource:
         self._stop_ns: int | None = None
         self._checks_down = 0
         self._thinned = 0
+        self._sockets_due_ns = 0
         cpus = online_cpus()
         snaplen = min(programs.snaplen, FRAME_MAX_BYTES)
         self._read_ns = time.monotonic_ns()
@@ -165,9 +169,13 @@ class LiveSource:
         return None if self._frames is None else self._frames.part(0, self._count)
 
     def read_sockets(self) -> npt.NDArray[Any]:
-        """What the kernel said of sockets up to the packets read so far (SOCKET_RECORD), in time order."""
-        if self.sockets is None:
-            return np.zeros(0, SOCKET_RECORD)
+        """What the kernel said of sockets up to the packets read so far (SOCKET_RECORD), in time order.
+
+        Nothing while more packets can be read at once, but for every 50 ms.
+        """
+        if self.sockets is None or (self._ring.has_more and self._read_ns < self._sockets_due_ns):
+            return NO_SOCKET_RECORDS
+        self._sockets_due_ns = self._read_ns + SOCKETS_EVERY_NS
         if self._count:  # more packets may wait to be read, and a socket finds its connection by them
             return self.sockets.read(int(self._buffer["time_ns"][self._count - 1]))
         return self.sockets.read(self.complete_ns(), is_last=self.finished)
@@ -175,7 +183,7 @@ class LiveSource:
     def ask_sockets(self, keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """What the kernel holds now of these sockets (SOCKET_KEY), as far as they are there."""
         if self.sockets is None:
-            return np.zeros(0, SOCKET_RECORD)
+            return NO_SOCKET_RECORDS
         return self.sockets.ask(keys, time.monotonic_ns())
 
     def unsure_ns(self) -> int | None:
