@@ -3,7 +3,7 @@
 from libc.math cimport NAN, sqrt
 from libc.stdint cimport int64_t, uint32_t
 
-from tcptrace.engine.percentiles cimport at_rank, histogram, settle
+from tcptrace.engine.percentiles cimport at_rank, histogram, histogram_memory, settle
 from tcptrace.engine.rows cimport connection, direction_row, endpoint, row_of
 
 from tcptrace import model
@@ -25,14 +25,14 @@ if model.HANDSHAKES != (None, "complete", "half_open", "refused", "unanswered") 
 cdef int64_t CLOCK_RATE_NS = 500_000_000
 
 
-cdef void complete_row(connection *c) noexcept nogil:
+cdef void complete_row(histogram_memory *memory, connection *c) noexcept nogil:
     """Fill in the fields of the row that no packet needs."""
     cdef int x
     c.row.handshake = handshake_of(c)
     tell_close(c)
     for x in range(2):
         if c.ends[x].percentiles_of != row_of(c, x).rtt_count:
-            tell_rtt(row_of(c, x), &c.ends[x])
+            tell_rtt(memory, row_of(c, x), &c.ends[x])
         row_of(c, x).timestamp_hz = clock_rate(&c.ends[x])
 
 
@@ -78,15 +78,15 @@ cdef double clock_rate(const endpoint *end) noexcept nogil:
     return <uint32_t>(end.last_ts - end.first_ts) * 1e9 / elapsed_ns
 
 
-cdef void tell_rtt(direction_row *d, endpoint *end) noexcept nogil:
+cdef void tell_rtt(histogram_memory *memory, direction_row *d, endpoint *end) noexcept nogil:
     """Standard deviation and percentiles; unknown where samples did not get into the histogram."""
     end.percentiles_of = d.rtt_count
     if d.rtt_count > 1:
         d.rtt_stddev_us = sqrt(end.rtt_squares / (d.rtt_count - 1))
     d.rtt_p50_us = d.rtt_p90_us = d.rtt_p99_us = NAN
+    settle(memory, &end.rtts)
     if d.rtt_count == 0 or end.rtts.total != d.rtt_count:
         return
-    settle(&end.rtts)
     d.rtt_p50_us = (ranked(d, &end.rtts, (d.rtt_count - 1) // 2) + ranked(d, &end.rtts, d.rtt_count // 2)) / 2
     d.rtt_p90_us = ranked(d, &end.rtts, rank_of(90, d.rtt_count))
     d.rtt_p99_us = ranked(d, &end.rtts, rank_of(99, d.rtt_count))

@@ -1,5 +1,5 @@
 # Percentiles of round-trip times: counts in buckets whose width is at most 1/128 of their value.
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 cdef extern from *:
@@ -17,13 +17,20 @@ cdef enum:
     # Samples that wait to be counted together: their counts are in memory that no cache has, often on one page.
     WAITING_MOST = 11
 
+# A count takes one byte until one of its histogram needs more: all of them have the same width.
+ctypedef fused count_type:
+    uint8_t
+    uint16_t
+    uint32_t
+
 cdef struct histogram:
-    uint32_t *counts        # `span` of them; or, while samples are few, the bucket of each; NULL before the first one
+    void *counts            # `span` of them; or, while samples are few, the bucket of each; NULL before the first one
     int32_t first           # the bucket that counts[0] is of; or how many samples there is room for
     int32_t span            # buckets there are; 0 while samples are few
     int64_t total
     uint16_t waiting[WAITING_MOST]  # the buckets of the last samples, which are not in `counts` yet
-    uint16_t waiting_count
+    uint8_t waiting_count
+    uint8_t width           # bytes of each count: 1, 2 or 4
 
 # The memory that all histograms together take, and may take.
 cdef struct histogram_memory:
@@ -33,6 +40,7 @@ cdef struct histogram_memory:
 
 cdef bint grow(histogram_memory *memory, histogram *of, int32_t first, int32_t stop) noexcept nogil
 cdef bint grow_few(histogram_memory *memory, histogram *of) noexcept nogil
+cdef bint widen(histogram_memory *memory, histogram *of) noexcept nogil
 cdef bint spread(histogram_memory *memory, histogram *of, int32_t bucket) noexcept nogil
 cdef void release_histogram(histogram_memory *memory, histogram *of) noexcept nogil
 cdef double at_rank(const histogram *of, int64_t rank) noexcept nogil
@@ -59,15 +67,34 @@ cdef inline void insert_sorted(uint16_t *buckets, int32_t count, uint16_t bucket
     memmove(buckets + at + 1, buckets + at, (count - at) * sizeof(uint16_t))
     buckets[at] = bucket
 
-cdef inline void settle(histogram *of) noexcept nogil:
+cdef inline bint add_one(count_type *counts, int32_t at) noexcept nogil:
+    """False, and nothing changed, if that needs more bytes."""
+    counts[at] += 1
+    if counts[at] == 0:
+        counts[at] -= 1
+        return False
+    return True
+
+cdef inline bint count(const histogram *of, int32_t at) noexcept nogil:
+    if of.width == sizeof(uint8_t):
+        return add_one(<uint8_t *>of.counts, at)
+    if of.width == sizeof(uint16_t):
+        return add_one(<uint16_t *>of.counts, at)
+    return add_one(<uint32_t *>of.counts, at)
+
+cdef inline void settle(histogram_memory *memory, histogram *of) noexcept nogil:
     """Count what waits."""
     cdef int32_t counted = <int32_t>of.total - of.waiting_count
     cdef int i
     for i in range(of.waiting_count):
-        if of.span:
-            of.counts[of.waiting[i] - of.first] += 1
-        else:
+        if not of.span:
             insert_sorted(<uint16_t *>of.counts, counted + i, of.waiting[i])
+            continue
+        while not count(of, of.waiting[i] - of.first):
+            if not widen(memory, of):
+                of.total -= 1
+                memory.dropped += 1
+                break
     of.waiting_count = 0
 
 cdef inline void add_sample(histogram_memory *memory, histogram *to, int64_t value_ns) noexcept nogil:
@@ -77,7 +104,7 @@ cdef inline void add_sample(histogram_memory *memory, histogram *to, int64_t val
         memory.dropped += 1
         return
     if to.waiting_count == WAITING_MOST:
-        settle(to)
+        settle(memory, to)
     to.waiting[to.waiting_count] = <uint16_t>bucket
     to.waiting_count += 1
     to.total += 1

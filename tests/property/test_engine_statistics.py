@@ -94,8 +94,8 @@ def test_few_samples_take_little_memory() -> None:
 
 
 def test_memory_of_percentiles_is_bounded() -> None:
-    """Each histogram as wide as it can be: 64 MiB hold a few thousand; of the others the percentiles are not known."""
-    count, samples = 5_000, KEPT_ONE_BY_ONE + 1
+    """Each histogram as wide as it can be: 32 MiB hold a few thousand; of the others the percentiles are not known."""
+    count, samples = 7_000, KEPT_ONE_BY_ONE + 1
     table = new_table(max_connections=2 * count, idle_s=1)
     records = shortest_and_longest(count, samples, 1_000, 10**12)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,9 +3,12 @@
 import math
 import statistics
 
+import numpy as np
 import pytest
 
-from .conversation import Conversation, counts
+from tcptrace.records import FLAG_ACK, PACKET_RECORD
+
+from .conversation import Conversation, counts, live_rows, new_table, raw_address
 
 PERCENTILES = ("rtt_p50_us", "rtt_p90_us", "rtt_p99_us")
 ACCURACY = 1 / 256
@@ -83,3 +86,32 @@ def test_directions_have_percentiles_of_their_own() -> None:
     row = talk.row_told()
     assert row["sent"]["rtt_p50_us"] == pytest.approx(2_000.0, rel=ACCURACY)
     assert row["received"]["rtt_p50_us"] == pytest.approx(200_000.0, rel=ACCURACY)
+
+
+def many(rtts_ns: np.ndarray) -> np.ndarray:
+    """One sample after the other of what the client sends, as records: a Conversation would take minutes."""
+    records = np.zeros((len(rtts_ns), 2), PACKET_RECORD)
+    data, ack = records[:, 0], records[:, 1]
+    data["time_ns"] = np.cumsum(rtts_ns) - rtts_ns + 10**9
+    ack["time_ns"] = data["time_ns"] + rtts_ns
+    for sent, here, there in ((data, "src", "dst"), (ack, "dst", "src")):
+        sent[f"{here}_addr"], sent[f"{there}_addr"] = raw_address("10.0.0.1"), raw_address("10.0.0.2")
+        sent[f"{here}_port"], sent[f"{there}_port"] = 40_000, 443
+    data["seq"], data["payload_bytes"] = 100 * np.arange(len(rtts_ns)), 100
+    ack["ack"] = data["seq"] + 100
+    records["flags"], records["segments"], records["frame_bytes"], records["ip_version"] = FLAG_ACK, 1, 54, 4
+    return records.reshape(-1)
+
+
+@pytest.mark.parametrize("times", [254, 255, 256, 65_534, 65_535, 65_536])
+@pytest.mark.parametrize("more_of", [2_000, 3_000])
+def test_a_count_outgrows_a_byte_and_two(times: int, more_of: int) -> None:
+    """One sample more decides which of two values is in the middle."""
+    records = many(np.array([2_000_000, 3_000_000] * times + [more_of * 1_000]))
+    table = new_table()
+    assert table.process(records) == len(records)
+    table.refresh(10**15)
+    [row] = live_rows(table)
+    assert row["sent"]["rtt_count"] == 2 * times + 1
+    assert row["sent"]["rtt_p50_us"] == pytest.approx(more_of, rel=ACCURACY)
+    assert (row["sent"]["rtt_min_us"], row["sent"]["rtt_max_us"]) == (2_000, 3_000)
