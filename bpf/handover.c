@@ -13,17 +13,9 @@
 /* What the batch holds so far goes to the ring. */
 static __always_inline void hand_over(void *ctx, struct cpu_state *cpu, __u32 resting)
 {
-	__u64 count = cpu->batch.header.count, bytes;
-
-	if (count > BATCH_SLOTS)
-		return;
-	bytes = sizeof(struct batch_header) + count * sizeof(struct slot);
 	cpu->batch.header.time_ns = bpf_ktime_get_ns();
 	cpu->batch.header.resting = resting;
-	HIDE(bytes);
-	if (bytes > sizeof(struct batch))
-		return;
-	emptied(cpu, count, batches.perf_submit(ctx, &cpu->batch, bytes));
+	submit_batch(ctx, cpu);
 }
 
 /* 50 times a second on every CPU that works: hand over what has gathered, and say how far the CPU has come. */

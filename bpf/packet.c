@@ -48,6 +48,7 @@ struct slot {
 #endif
 };
 
+/* The slots follow each other without gaps: without frames they end where their records do (is_whole_record()). */
 struct batch {
 	struct batch_header header;
 	struct slot slots[BATCH_SLOTS];
@@ -67,6 +68,8 @@ struct cpu_state {
 	/* Set while a packet program of this CPU is at work, for the tick that may interrupt it. */
 	volatile __u32 busy;
 	__u32 unused;
+	__u64 used;            /* bytes of the batch's slots */
+	volatile __u64 walked; /* of those that count_lost_ones() has been through */
 	struct frame frame;
 	struct thinning thinning;
 	struct batch batch;
@@ -111,13 +114,32 @@ static __always_inline int enter(struct cpu_state *cpu)
 	return 1;
 }
 
+/* In a place that slots begin at.  The verifier is to see that all of it is in the batch, and aligned. */
+static __always_inline struct slot *slot_at(struct cpu_state *cpu, __u64 bytes)
+{
+	HIDE(bytes);
+	bytes &= 0xfff8;
+	if (bytes > sizeof(cpu->batch.slots) - sizeof(struct slot))
+		bytes = 0;
+	return (struct slot *)((__u8 *)cpu->batch.slots + bytes);
+}
+
+static __always_inline __u64 bytes_of_slot(const struct slot *slot)
+{
+#ifdef SNAPLEN
+	return sizeof(struct slot);
+#else
+	return is_whole_record(&slot->record) ? sizeof(struct packet_record) : SHORT_RECORD_BYTES;
+#endif
+}
+
 /* Where the next record is written; it does not count until keep(). */
 static __always_inline struct slot *next_slot(struct cpu_state *cpu)
 {
 #ifdef APPEND_FRAMES
 	return &cpu->framed.slot;
 #else
-	return &cpu->batch.slots[cpu->batch.header.count & (BATCH_SLOTS - 1)];
+	return slot_at(cpu, cpu->used);
 #endif
 }
 
@@ -190,13 +212,16 @@ static __always_inline void count_verdict(struct cpu_state *cpu, int verdict)
 		COUNT(cpu, verdict);
 }
 
-/* The n-th of the records that the ring did not take. */
-static __always_inline const struct packet_record *not_taken(const struct cpu_state *cpu, __u32 n)
+/* The next of the records that the ring did not take. */
+static __always_inline const struct packet_record *next_lost(struct cpu_state *cpu)
 {
 #ifdef APPEND_FRAMES
 	return &cpu->framed.slot.record;
 #else
-	return &cpu->batch.slots[n & (BATCH_SLOTS - 1)].record;
+	struct slot *slot = slot_at(cpu, cpu->walked);
+
+	cpu->walked += bytes_of_slot(slot); /* in memory: the verifier would follow each sum of lengths by itself */
+	return &slot->record;
 #endif
 }
 
@@ -205,12 +230,13 @@ static __always_inline void count_lost_ones(struct cpu_state *cpu, __u32 count)
 {
 	__u32 n;
 
+	cpu->walked = 0;
 #pragma clang loop unroll(disable)
 	for (n = 0; n < BATCH_SLOTS; n++) {
 		HIDE(n); /* else the compiler counts in bytes, and the verifier loses the bound */
 		if (n >= count)
 			break;
-		if (!count_lost(not_taken(cpu, n)))
+		if (!count_lost(next_lost(cpu)))
 			COUNT(cpu, COUNT_UNCOUNTED);
 	}
 	cpu->batch.header.counters[COUNT_RECORDS_LOST] += count;
@@ -228,6 +254,18 @@ static __always_inline void emptied(struct cpu_state *cpu, __u32 count, int erro
 	if (error)
 		cpu->batch.header.resting = 0; /* whoever reads has not been told */
 	cpu->batch.header.count = 0;
+	cpu->used = 0;
+}
+
+/* To the ring, with what it holds so far. */
+static __always_inline void submit_batch(void *ctx, struct cpu_state *cpu)
+{
+	__u64 count = cpu->batch.header.count, bytes = sizeof(struct batch_header) + cpu->used;
+
+	HIDE(bytes);
+	if (bytes > sizeof(struct batch))
+		return;
+	emptied(cpu, count, batches.perf_submit(ctx, &cpu->batch, bytes));
 }
 
 #ifdef SNAPLEN
@@ -260,7 +298,9 @@ static __always_inline int is_recorded(struct cpu_state *cpu, struct packet_reco
 /* The record at hand is complete: keep it, and hand over the batch if it is now full. */
 static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct slot *slot)
 {
+#ifdef APPEND_FRAMES
 	int error;
+#endif
 
 	COUNT(cpu, COUNT_RECORDS);
 	cpu->batch.header.time_ns = slot->record.time_ns;
@@ -270,12 +310,12 @@ static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct 
 	cpu->framed.count = 1 | BATCH_WITHOUT_COUNTERS;
 	cpu->framed.lost = cpu->batch.header.counters[COUNT_RECORDS_LOST];
 	error = batches.perf_submit_skb(ctx, slot->head.captured_bytes, &cpu->framed, sizeof(cpu->framed));
-#else
-	if (++cpu->batch.header.count < BATCH_SLOTS)
-		return;
-	error = batches.perf_submit(ctx, &cpu->batch, sizeof(cpu->batch));
-#endif
 	emptied(cpu, BATCH_SLOTS, error);
+#else
+	cpu->used += bytes_of_slot(slot);
+	if (++cpu->batch.header.count == BATCH_SLOTS)
+		submit_batch(ctx, cpu);
+#endif
 }
 
 /* Each segment of a super-packet repeats the headers (skb_shinfo()->gso_segs of them). */

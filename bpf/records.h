@@ -67,7 +67,10 @@ enum record_note {
 	NOTE_COUNTED = 0x80,        /* it says what was lost of its connection before; without: nothing, or it is not known yet */
 };
 
-/* One TCP segment, or one super-packet of `segments` segments (GSO/GRO). */
+/*
+ * One TCP segment, or one super-packet of `segments` segments (GSO/GRO).  What few need comes last: in the ring a record ends
+ * before it unless is_whole_record(), and it is zero then.
+ */
 struct packet_record {
 	__u64 time_ns;       /* CLOCK_MONOTONIC live; the capture's own time from a file */
 	__u8 src_addr[16];   /* network order, IPv4 as ::ffff:a.b.c.d */
@@ -76,38 +79,47 @@ struct packet_record {
 	__u32 ack;
 	__u32 payload_bytes; /* TCP payload of all segments */
 	__u32 frame_bytes;   /* on the wire, link header included, all segments */
+	__u32 ts_value;      /* valid with OPTION_TIMESTAMPS */
+	__u32 ts_echo;
 	__u16 src_port;
 	__u16 dst_port;
 	__u16 window;        /* as sent, not scaled */
 	__u16 flags;         /* enum tcp_flag */
 	__u16 segments;      /* wire packets */
 	__u16 ip_id;         /* IPv4 only, else 0 */
-	__u16 mss;           /* valid with OPTION_MSS */
-	__u16 vlan_outer;    /* TCI, valid if vlan_count > 0 */
-	__u16 vlan_inner;    /* TCI, valid if vlan_count > 1 */
 	__u8 direction;      /* enum direction */
 	__u8 ip_version;     /* 4 or 6 */
 	__u8 ttl;            /* or IPv6 hop limit */
 	__u8 traffic_class;  /* DSCP << 2 | ECN */
 	__u8 options;        /* enum option_seen */
-	__u8 window_scale;   /* shift, valid with OPTION_WINDOW_SCALE */
-	__u32 ts_value;      /* valid with OPTION_TIMESTAMPS */
-	__u32 ts_echo;
-	__u32 sack_left[SACK_BLOCKS];  /* valid below sack_count */
-	__u32 sack_right[SACK_BLOCKS];
-	__u8 src_mac[6];
-	__u8 dst_mac[6];
-	__u8 sack_count;
 	__u8 vlan_count;
 	__u8 tcp_header_bytes;
 	__u8 note;           /* enum record_note */
+	__u8 src_mac[6];
+	__u8 dst_mac[6];
 	/* With NOTE_COUNTED, how far the counts of its flow (struct flow_count) had come; zeros if there is none. */
 	__u64 flow_count;
 	__u64 flow_bytes;
 	__u64 flow_payload_bytes;
 	__u32 reverse_records; /* of the other direction */
 	__u32 flow_since;      /* FLOW_TIME() of when counting began: anew for a new connection, a new bout, or one forgotten */
+	__u32 sack_left[SACK_BLOCKS];  /* valid below sack_count */
+	__u32 sack_right[SACK_BLOCKS];
+	__u16 mss;           /* valid with OPTION_MSS */
+	__u16 vlan_outer;    /* TCI, valid if vlan_count > 0 */
+	__u16 vlan_inner;    /* TCI, valid if vlan_count > 1 */
+	__u8 window_scale;   /* shift, valid with OPTION_WINDOW_SCALE */
+	__u8 sack_count;
 };
+
+/* Of a record that is not whole. */
+#define SHORT_RECORD_BYTES __builtin_offsetof(struct packet_record, flow_count)
+
+/* Has it anything to say beyond those? */
+static inline __attribute__((always_inline)) int is_whole_record(const struct packet_record *r)
+{
+	return (r->options & ~OPTION_TIMESTAMPS) || r->vlan_count || (r->note & NOTE_COUNTED);
+}
 
 /* A connection some of whose records do not reach the reader, both directions together. */
 struct flow_key {
@@ -169,8 +181,8 @@ enum counter {
 };
 
 /*
- * A perf sample: this header and `count` records, each followed by its frame's bytes where those are asked for
- * (struct frame_head).  It says that everything this CPU saw before time_ns has been handed over, so that CPUs
+ * A perf sample: this header and `count` records, whole or not, or, where frames' bytes are asked for, whole ones, each
+ * followed by those (struct frame_head).  It says that everything this CPU saw before time_ns has been handed over, so that CPUs
  * can be merged by time.
  */
 struct batch_header {
@@ -316,6 +328,7 @@ struct socket_counts {
 #define FRAME_PADDED(bytes) (((bytes) + 7) / 8 * 8)
 
 _Static_assert(sizeof(struct packet_record) == 160, "packet_record has no padding");
+_Static_assert(SHORT_RECORD_BYTES == 96, "nothing after flow_count is in a short record");
 _Static_assert(sizeof(struct flow_key) == 40, "flow_key has no padding");
 _Static_assert(sizeof(struct flow_direction) == 40, "flow_direction has no padding");
 _Static_assert(sizeof(struct flow_count) == 88, "flow_count has no padding");

@@ -4,6 +4,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, 
 cdef extern from "records.h" nogil:
     enum: BATCH_RECORDS
     enum: BATCH_HEAD_BYTES
+    enum: SHORT_RECORD_BYTES
     uint32_t BATCH_WITHOUT_COUNTERS
     enum: BATCH_SAMPLES
     enum: COUNT_RECORDS_LOST
@@ -71,6 +72,8 @@ cdef extern from "records.h" nogil:
         uint64_t flow_payload_bytes
         uint32_t reverse_records
         uint32_t flow_since
+
+    bint is_whole_record(const packet_record *r)
 
     struct flow_key:
         uint8_t lower_addr[16]

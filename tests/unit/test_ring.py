@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcptrace.records import COUNTERS, NOTE_COUNTED, PACKET_RECORD, Frames
+from tcptrace.records import COUNTERS, NOTE_COUNTED, OPTION_MSS, OPTION_TIMESTAMPS, PACKET_RECORD, Frames
 from tcptrace.sources.live import ring as ring_module
 from tcptrace.sources.live.ring import Ring
 
@@ -19,7 +19,7 @@ RING_BYTES = 1 << 20
 # Of linux/perf_event.h: the type of a sample, and where data_head is in struct perf_event_mmap_page.
 SAMPLE, DATA_HEAD_AT = 9, 1024
 # Of bpf/records.h.
-BATCH_RECORDS, BATCH_WITHOUT_COUNTERS = 64, 0x8000_0000
+BATCH_RECORDS, BATCH_WITHOUT_COUNTERS, SHORT_RECORD_BYTES = 64, 0x8000_0000, 96
 ROOM = 10_000
 START_NS = 1_000_000 * MS
 
@@ -62,10 +62,14 @@ class Cpus:
 
     def batch(self, cpu: int, times_ms: list[float], *, lost: int = 0, end_ms: float | None = None) -> bool:
         """Records that tell of losses, of those times, and how many were lost before."""
-        counters = [lost if name == "records_lost" else 0 for name in COUNTERS]
         end_ms = times_ms[-1] if end_ms is None else end_ms
-        head = struct.pack("=QII", at(end_ms), len(times_ms), 0) + struct.pack(f"={len(COUNTERS)}Q", *counters)
-        return self._write(cpu, head + records(times_ms).tobytes())
+        return self.sample(cpu, records(times_ms).tobytes(), len(times_ms), end_ms, lost)
+
+    def sample(self, cpu: int, data: bytes, count: int, end_ms: float, lost: int = 0) -> bool:
+        """A batch of `count` records, as these bytes."""
+        counters = [lost if name == "records_lost" else 0 for name in COUNTERS]
+        head = struct.pack("=QII", at(end_ms), count, 0) + struct.pack(f"={len(COUNTERS)}Q", *counters)
+        return self._write(cpu, head + data)
 
     def frame(self, cpu: int, time_ms: float, *, lost: int) -> bool:
         """A record with much of its frame."""
@@ -103,6 +107,47 @@ def cpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cpus]]:
     yield make
     for one in made:
         one.ring.close()
+
+
+def some_of_each_length(times_ms: list[float]) -> tuple[np.ndarray[Any, Any], list[bytes]]:
+    """Records, and what a ring has of each: the rest of those that have nothing there is zero when they come out."""
+    made = np.frombuffer(np.random.default_rng(1).bytes(len(times_ms) * PACKET_RECORD.itemsize), PACKET_RECORD).copy()
+    made["time_ns"], made["note"], made["options"] = records(times_ms)["time_ns"], 0, 0
+    made["vlan_count"] = np.arange(len(made)) % 7 == 3
+    made["note"][2::5] = NOTE_COUNTED
+    made["options"][1::3] = OPTION_TIMESTAMPS
+    made["options"][4::11] |= OPTION_MSS
+    is_whole = (made["vlan_count"] > 0) | (made["note"] > 0) | (made["options"] & OPTION_MSS > 0)
+    assert 0 < is_whole.sum() < len(made)
+    lengths = np.where(is_whole, PACKET_RECORD.itemsize, SHORT_RECORD_BYTES).tolist()
+    pieces = [record.tobytes()[:length] for record, length in zip(made, lengths, strict=True)]
+    made.view("u1").reshape(len(made), -1)[~is_whole, SHORT_RECORD_BYTES:] = 0
+    return made, pieces
+
+
+def test_short_records_and_whole_ones(cpus: Any) -> None:
+    both = cpus()
+    times_ms = [1 + place / 100 for place in range(61)]
+    made, pieces = some_of_each_length(times_ms)
+    both.out.view("u1")[:] = 0xAA
+    both.sample(0, b"".join(pieces), len(made), 2)
+    both.batch(1, [], end_ms=3)
+    assert both.ring.read(both.out, at(4)) == len(made)
+    assert both.out[: len(made)].tobytes() == made.tobytes()
+
+
+@pytest.mark.parametrize("missing", [1, SHORT_RECORD_BYTES, SHORT_RECORD_BYTES + 1, PACKET_RECORD.itemsize])
+def test_a_batch_that_ends_too_early(cpus: Any, missing: int) -> None:
+    """What is whole of it comes out, and the batch after it."""
+    both = cpus()
+    made, pieces = some_of_each_length([1 + place / 100 for place in range(61)])
+    data = b"".join(pieces)[:-missing]
+    whole = sum(sum(map(len, pieces[: place + 1])) <= len(data) for place in range(len(pieces)))
+    both.sample(0, data, len(made), 2)
+    both.batch(0, [3])
+    both.batch(1, [], end_ms=4)
+    assert both.ring.read(both.out, at(5)) == whole + 1
+    assert both.out[:whole].tobytes() == made[:whole].tobytes()
 
 
 def test_nothing_is_unsure_without_losses(cpus: Any) -> None:

@@ -1,13 +1,13 @@
 # The perf ring of one CPU and what has been taken out of it: records, and their frames, that wait to be merged.
 #
-# Each sample is a struct batch_header, and as many records as it says.
+# Each sample is a struct batch_header, and as many records as it says, whole or not.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from tcptrace.records cimport (
     BATCH_HEAD_BYTES, BATCH_RECORDS, BATCH_WITHOUT_COUNTERS, COUNT_RECORDS_LOST, COUNT_THINNED, COUNTERS,
-    STAGED_FRAME_MAX_BYTES, batch_header, frame_head, packet_record,
+    SHORT_RECORD_BYTES, STAGED_FRAME_MAX_BYTES, batch_header, frame_head, is_whole_record, packet_record,
 )
 from tcptrace.sources.live.frame_queue cimport (
     FRAME_QUEUE_MAX_BYTES, frame_queue, padded, room_behind, waiting_bytes,
@@ -88,7 +88,7 @@ cdef inline int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t
     if header.count & BATCH_WITHOUT_COUNTERS:
         header.count &= ~BATCH_WITHOUT_COUNTERS
         head_bytes = BATCH_HEAD_BYTES
-    if header.count > BATCH_RECORDS or head_bytes + header.count * sizeof(packet_record) > bytes:
+    if header.count > BATCH_RECORDS or head_bytes + header.count * SHORT_RECORD_BYTES > bytes:
         return 0
     if make_room(ring) < 0:
         return -1
@@ -97,8 +97,7 @@ cdef inline int take_batch(cpu_ring *ring, uint64_t at, uint64_t bytes, uint32_t
     at += head_bytes
     taken_before = ring.end
     if snaplen == 0:
-        copy_out(&ring.perf, at, ring.pending + ring.end, header.count * sizeof(packet_record))
-        ring.end += header.count
+        take_records(ring, at, end, header.count)
     elif take_framed(ring, at, end, header.count, snaplen) < 0:
         return -1
     begin_ns = ring.pending[taken_before].time_ns if taken_before < ring.end else header.time_ns
@@ -132,6 +131,27 @@ cdef inline void note_unsure(cpu_ring *ring, uint64_t until_ns) noexcept nogil:
     """Records were lost or left out, up to then."""
     ring.lost_ns = until_ns
     ring.unsure_ns = min(ring.unsure_ns, ring.complete_ns)
+
+cdef inline void take_records(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t count) noexcept nogil:
+    """As many records from position `at`, as far as they are there."""
+    cdef packet_record *to
+    cdef uint32_t taken
+    cdef uint64_t bytes
+    for taken in range(count):
+        if at + SHORT_RECORD_BYTES > end:
+            return
+        to = ring.pending + ring.end
+        copy_out(&ring.perf, at, to, SHORT_RECORD_BYTES)
+        bytes = SHORT_RECORD_BYTES
+        if not is_whole_record(to):
+            memset(<uint8_t *>to + SHORT_RECORD_BYTES, 0, sizeof(packet_record) - SHORT_RECORD_BYTES)
+        elif at + sizeof(packet_record) > end:
+            return
+        else:
+            copy_out(&ring.perf, at, to, sizeof(packet_record))
+            bytes = sizeof(packet_record)
+        at += bytes
+        ring.end += 1
 
 cdef inline int take_framed(cpu_ring *ring, uint64_t at, uint64_t end, uint32_t count, uint32_t snaplen) noexcept nogil:
     """As many records from position `at`, each with its frame; -1, and none taken, without memory."""
