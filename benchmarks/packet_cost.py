@@ -1,5 +1,6 @@
 """What a packet costs in the kernel: our TC program, an empty one, one record at a time with and without wake-ups."""
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -94,6 +95,7 @@ class Plain:
 
 def empty_program() -> tuple[object, int]:
     bcc = import_bcc()
+    os.environ["BCC_KERNEL_SOURCE"] = str(BPF_HEADERS)  # else bcc looks for the kernel's own headers
     programs = bcc.BPF(text=EMPTY, cflags=["-g0", f"-I{BPF_HEADERS}"])
     return programs, int(programs.load_func(b"empty", bcc.BPF.SCHED_CLS).fd)
 
