@@ -6,19 +6,21 @@ record -> flow_index (which connection) -> analysis (what it says) -> row
 cimport cython
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from tcptrace.engine.activity cimport ACTIVITIES, LIVE, QUIET, SHUT, activity_list, append, unlink
 from tcptrace.engine.analysis cimport analyse
-from tcptrace.engine.asking cimport ask_queue, asked_socket, queue_row
+from tcptrace.engine.asking cimport (
+    ask, ask_queue, begin_asking, end_asking, make_room_for_asked, queue_row, take_silences,
+)
 from tcptrace.engine.counting cimport NEAR_DST, NEAR_SRC, begin, forget_rate, note_packet, refresh_rate
 from tcptrace.engine.findings cimport PORT_REUSE
 from tcptrace.engine.flow_counts cimport (
     begin_counts_here, catch_up, growth, is_behind, is_its_count, nothing_was_lost, packet_of_flow, settle, take_counts,
 )
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove, set_seed, widen
-from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead, prefetch
+from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
 from tcptrace.engine.rows cimport connection, connection_row, endpoint, finding, socket_pair, whole_row
@@ -26,8 +28,8 @@ from tcptrace.engine.segments cimport release
 from tcptrace.engine.shared_memory cimport shared_memory
 from tcptrace.engine.sequence cimport before
 from tcptrace.engine.sockets cimport (
-    begin_with_packet, begin_with_socket, ends_to_ask, has_settled, is_held_open, is_joined, is_older_than_syn,
-    makes_row, packet_of, shown_state, take_silence, take_socket, write_key,
+    begin_with_packet, begin_with_socket, has_settled, is_held_open, is_joined, is_older_than_syn,
+    makes_row, packet_of, shown_state, take_socket,
 )
 from tcptrace.engine.states cimport STATE_CLOSED, STATE_TIME_WAIT, STATES
 from tcptrace.engine.touched cimport begin_interval, has_rate, look_ahead_of, touch, touched_rows
@@ -49,8 +51,6 @@ cdef int32_t ENDED_MAX = 1024
 cdef uint32_t SET_UP_TIME = 1 << 16
 # Later than all times.
 cdef uint64_t SURE_NS = 0x7fff_ffff_ffff_ffff
-# Rows ahead that are fetched into the CPU's cache while those to ask about are gone through.
-cdef uint64_t ASK_AHEAD = 8
 # Slots of the index as long as there are few connections; a power of two.
 cdef int32_t SLOTS_FIRST = 1024
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
@@ -87,10 +87,9 @@ cdef class Table:
     cdef flow_index index
     cdef shared_memory shared
     cdef activity_list lists[ACTIVITIES]
-    cdef ask_queue to_ask
+    cdef ask_queue asking
     cdef touched_rows touched
-    cdef asked_socket *asked
-    cdef int64_t asked_count, asked_room, without_room
+    cdef int64_t without_room
     cdef whole_row *ended_rows
     cdef object ended_memory, none_ended
     cdef int32_t ended_count, max_connections, used, free_row
@@ -118,10 +117,7 @@ cdef class Table:
             raise MemoryError
         self.index.mask_most = slots - 1
         self.index.mask = min(slots, <uint64_t>SLOTS_FIRST) - 1
-        self.to_ask.rows = <int32_t *>calloc(slots // 2, sizeof(int32_t))
-        if self.to_ask.rows == NULL:
-            raise MemoryError
-        self.to_ask.mask = slots // 2 - 1
+        begin_asking(&self.asking, slots // 2)
         self.touched.rows = <int32_t *>calloc(max_connections, sizeof(int32_t))
         if self.touched.rows == NULL:
             raise MemoryError
@@ -157,9 +153,8 @@ cdef class Table:
             self._release(&self.rows[row].ends[0])
             self._release(&self.rows[row].ends[1])
         free(self.index.slots)
-        free(self.to_ask.rows)
+        end_asking(&self.asking)
         free(self.touched.rows)
-        free(self.asked)
         free(self.shared.segments.items)
 
     def process(self, records, findings=None):
@@ -312,75 +307,16 @@ cdef class Table:
         cdef uint8_t[::1] view
         cdef socket_key *keys
         cdef int64_t count
-        self._take_silence()
+        take_silences(&self.asking, self.rows, &self.touched)
         if limit < 2:
             return np.zeros(0, SOCKET_KEY)
-        self._make_room_for_asked(limit)
+        make_room_for_asked(&self.asking, limit)
         found = np.empty(limit, SOCKET_KEY)
         view = found.view("u1")
         keys = <socket_key *>&view[0]
         with nogil:
-            count = self._ask(keys, limit)
+            count = ask(&self.asking, self.rows, self.sockets, keys, limit)
         return found[:count].copy()
-
-    cdef _make_room_for_asked(self, int64_t limit):
-        cdef void *larger
-        if limit <= self.asked_room:
-            return
-        larger = realloc(self.asked, limit * sizeof(asked_socket))
-        if larger == NULL:
-            raise MemoryError
-        self.asked = <asked_socket *>larger
-        self.asked_room = limit
-
-    cdef int64_t _ask(self, socket_key *keys, int64_t limit) noexcept nogil:
-        """Write keys of what waits to be asked, as many as there is room for; how many."""
-        cdef int32_t row
-        cdef connection *c
-        cdef int x, ends
-        while self.to_ask.taken < self.to_ask.put and self.asked_count + 2 <= limit:
-            self._fetch_to_ask()
-            row = self.to_ask.rows[self.to_ask.taken & self.to_ask.mask]
-            self.to_ask.taken += 1
-            c = &self.rows[row]
-            c.queued = 0
-            if not c.row.in_use:
-                continue
-            ends = ends_to_ask(c)
-            for x in range(2):
-                if ends & 1 << x:
-                    write_key(c, x, keys + self.asked_count)
-                    self.asked[self.asked_count].id = c.row.id
-                    self.asked[self.asked_count].row = row
-                    self.asked[self.asked_count].x = x
-                    self.asked_count += 1
-                    c.asked |= 1 << x
-        return self.asked_count
-
-    cdef inline void _fetch_to_ask(self) noexcept nogil:
-        """The row that is looked at some turns later comes into the CPU's cache meanwhile."""
-        cdef const connection *c
-        cdef int32_t row
-        if self.to_ask.taken + ASK_AHEAD < self.to_ask.put:
-            row = self.to_ask.rows[(self.to_ask.taken + ASK_AHEAD) & self.to_ask.mask]
-            c = &self.rows[row]
-            prefetch(&c.row.id)
-            prefetch(&c.row.src_state)
-            prefetch(&self.sockets[row].src.time_ns)
-            prefetch(&self.sockets[row].src.state)
-            prefetch(&self.sockets[row].dst.state)
-            prefetch(&c.told)
-
-    cdef void _take_silence(self) noexcept nogil:
-        """What was asked for and not answered is not there."""
-        cdef int64_t at
-        cdef connection *c
-        for at in range(self.asked_count):
-            c = &self.rows[self.asked[at].row]
-            if c.row.in_use and c.row.id == self.asked[at].id and c.asked & 1 << self.asked[at].x:
-                take_silence(c, self.asked[at].x)
-                touch(&self.touched, self.rows, self.asked[at].row)
-        self.asked_count = 0
 
     cdef uint64_t _socket(self, const socket_record *s) noexcept nogil:
         """Take one record of a socket; its connection's id, 0 if there is none."""
@@ -402,9 +338,9 @@ cdef class Table:
         if take_socket(c, x, s):
             c.row.changed = 1
             if s.event == SOCKET_STATE:
-                queue_row(&self.to_ask, &c.queued, row)  # for what may be left of it
+                queue_row(&self.asking, &c.queued, row)  # for what may be left of it
         if s.event == SOCKET_FOUND and c.row.recent_total > 0 and not has_settled(c, s.view.time_ns):
-            queue_row(&self.to_ask, &c.queued, row)  # the answer may have come before the last packet's effects
+            queue_row(&self.asking, &c.queued, row)  # the answer may have come before the last packet's effects
         if c.row.recent_total == 0:
             c.row.near_end |= NEAR_SRC if x == 0 else NEAR_DST
         if c.by_activity == QUIET and not is_held_open(c):
@@ -479,7 +415,7 @@ cdef class Table:
         cdef connection *c = &self.rows[row]
         cdef bint shut = c.reset or (is_over(c.row.src_state) and is_over(c.row.dst_state))
         self._move(row, SHUT if shut else LIVE, c.row.last_ns)
-        queue_row(&self.to_ask, &c.queued, row)
+        queue_row(&self.asking, &c.queued, row)
         touch(&self.touched, self.rows, row)
 
     cdef inline void _move(self, int32_t row, int kind, int64_t since_ns) noexcept nogil:
@@ -612,7 +548,7 @@ cdef class Table:
             elif is_held_open(&self.rows[row]):
                 self._move(row, QUIET, now_ns)
                 self.rows[row].confirm = 1
-                queue_row(&self.to_ask, &self.rows[row].queued, row)
+                queue_row(&self.asking, &self.rows[row].queued, row)
             else:
                 self._end(row, END_IDLE)
             row = self.lists[kind].oldest
@@ -630,7 +566,7 @@ cdef class Table:
         """Work out the rates since the last refresh, and the totals; seconds they are over."""
         cdef double seconds = max((now_ns - self.refreshed_ns) / 1e9, 1e-9)
         cdef int32_t at
-        self._take_silence()
+        take_silences(&self.asking, self.rows, &self.touched)
         with nogil:
             for at in range(self.touched.count):
                 look_ahead_of(&self.touched, self.rows, at)
