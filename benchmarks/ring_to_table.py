@@ -64,6 +64,14 @@ def ask() -> list[Question]:
                 assert taken == RECORDS
                 return taken / (time.process_time() - start)
 
+            def out_of_rings(offering: Offering = offering, ours: Ours = ours) -> float:
+                offering.direct(ours.programs.tc_fds["ingress"])
+                offering.offer(RECORDS)
+                time.sleep(HANDED_OVER_S)
+                start = time.process_time()
+                assert ours.drain() == RECORDS
+                return RECORDS / (time.process_time() - start)
+
             def counted_by_bcc(offering: Offering = offering, plain: Plain = plain) -> float:
                 offering.direct(plain.fd)
                 offering.offer(RECORDS)
@@ -73,7 +81,11 @@ def ask() -> list[Question]:
 
             while offering.offered < flows * RUN:  # each has its row then
                 into_table()
-            runs = {"tcptrace, into the table": into_table, "bcc's callback reader, which only counts": counted_by_bcc}
+            runs = {
+                "tcptrace, into the table": into_table,
+                "tcptrace, out of the rings in order, no more": out_of_rings,
+                "bcc's callback reader, which only counts": counted_by_bcc,
+            }
             figures = paired(runs, ROUNDS)
         assert ours.ring.lost() == 0
         ours.close()
