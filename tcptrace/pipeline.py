@@ -13,7 +13,9 @@ from tcptrace.model import FINDING, Clock, Indices, PacketBatch, Rows, Sink, Soc
 from tcptrace.records import SOCKET_FOUND, SOCKET_RETRANSMISSION, SOCKET_STATE, Frames
 
 # How long a read may wait, and a Ctrl-C goes unnoticed: a wake costs others more than its own time takes.
-READ_TIMEOUT_S: Final = 0.05
+READ_TIMEOUT_S: Final = 0.1
+# … where packets or sockets' events are shown, which have come so much earlier then.
+READ_TIMEOUT_SHOWN_S: Final = 0.05
 # So long, a tick, the kernel side may keep a packet back: before an interval's end there is no use in waiting less.
 READ_TIMEOUT_MIN_S: Final = 0.02
 # Sockets asked for at the end of an interval: about 5 us each.
@@ -196,7 +198,8 @@ class Pipeline:
         """How long to wait for records: not past the interval's end, or the trace's."""
         end_ns = self._end_ns()
         due_ns = self._due_ns if end_ns is None else min(self._due_ns, end_ns)
-        return min(READ_TIMEOUT_S, max(READ_TIMEOUT_MIN_S, (due_ns - now_ns) / 1e9))
+        most_s = READ_TIMEOUT_SHOWN_S if self._packet_sinks or self.socket_event_sinks else READ_TIMEOUT_S
+        return min(most_s, max(READ_TIMEOUT_MIN_S, (due_ns - now_ns) / 1e9))
 
     def _recorded_step(self) -> None:
         """The next records of a file; an interval ends before the first record past it."""

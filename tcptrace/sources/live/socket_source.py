@@ -19,7 +19,7 @@ from tcptrace.sources.live.socket_probes import FOLLOWED_MAX
 from tcptrace.sources.live.socket_ring import SocketRing
 from tcptrace.sources.live.socket_roles import find_roles
 
-# Of each CPU: 3,700 records, which are read 20 times a second, or when a quarter of them is there.
+# Of each CPU: 3,700 records, which are read 10 times a second, or when a quarter of them is there.
 RING_BYTES: Final = 1 << 20
 # What is told waits this much longer than packets: samples are handed over a tick late at most (bpf/handover.c, 20 ms),
 # and a connect() is told of before its SYN, by which it finds its connection.
