@@ -1,20 +1,17 @@
-"""Which part of tracing takes how much of a transfer: one part after the other stands beside it.
-
-Each run is held against the two untraced ones just before and after it: what disturbs the machine for longer disturbs
-all three.
-"""
+"""Which part of tracing takes how much of a transfer: one part after the other stands beside it."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from between import UNTRACED, Beside, between
 from load import Load
-from measure import Figure, Question
+from measure import Question
 from netns_tools import TIMEOUT_S, Namespace
 from tracers import tcpdump, tcptrace
 
@@ -41,8 +38,6 @@ def bystander(namespace: Namespace, *arguments: str, halted: bool = False) -> It
         process.wait(TIMEOUT_S)
 
 
-Beside = Callable[[Namespace], AbstractContextManager[Any]]
-
 PARTS: Mapping[str, Beside] = {
     "nothing, once more": lambda namespace: nullcontext(),
     "a process that takes 2 % of a core and does nothing": lambda namespace: bystander(namespace, "busy", "1"),
@@ -59,25 +54,12 @@ PARTS: Mapping[str, Beside] = {
 def ask() -> list[Question]:
     with Load() as load:
         load.set_offloads(True)
-        merged = parts_of(load, lambda: load.bulk().gbit_per_s)
+        merged = between(load, lambda: asdict(load.bulk()), PARTS, ROUNDS)
         load.set_offloads(False)
-        single = parts_of(load, lambda: load.bulk().packets_per_s)
+        single = between(load, lambda: asdict(load.bulk()), PARTS, ROUNDS)
     return [
-        Question("Bulk transfer, offloads on, beside it", "% of the untraced Gbit/s", merged),
-        Question("Bulk transfer, offloads off, beside it", "% of the untraced packets a second", single),
+        Question("Bulk transfer, offloads on, beside it", "Gbit/s", merged["gbit_per_s"], baseline=UNTRACED),
+        Question(
+            "Bulk transfer, offloads off, beside it", "packets a second", single["packets_per_s"], baseline=UNTRACED
+        ),
     ]
-
-
-def parts_of(load: Load, run: Callable[[], float]) -> list[Figure]:
-    """A first round, which warms up, does not count."""
-    figures = {name: Figure(name) for name in PARTS}
-    before = run()
-    for number in range(ROUNDS + 1):
-        for name, beside in PARTS.items():
-            with beside(load.far):
-                value = run()
-            after = run()
-            if number:
-                figures[name].values.append(100 * 2 * value / (before + after))
-            before = after
-    return list(figures.values())

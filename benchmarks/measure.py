@@ -13,10 +13,11 @@ from rich.table import Table
 
 @dataclass
 class Figure:
-    """One subject's answer to a question, once a round."""
+    """One subject's answer to a question, once a round; `beside`: at each of these times, the baseline's."""
 
     subject: str
     values: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -34,24 +35,24 @@ class Figure:
 class Question:
     """`unit` is that of all its figures; the first figure is ours, which the others are compared with.
 
-    `baseline`, if there is one, has as many values as they: each is also held against its own round's.
+    `baseline` names what each figure is also held against, as far as it has values beside its own.
     """
 
     name: str
     unit: str
     figures: list[Figure]
     note: str = ""
-    baseline: Figure | None = None
+    baseline: str = ""
 
     def ratio(self, figure: Figure) -> float:
         """How many times as much as ours."""
         return figure.median / self.figures[0].median if self.figures[0].median else float("nan")
 
-    def of_baseline(self, figure: Figure) -> Figure:
-        """Percent, round by round."""
-        assert self.baseline
-        pairs = zip(figure.values, self.baseline.values, strict=True)
-        return Figure(figure.subject, [100 * value / other for value, other in pairs])
+
+def held_against_beside(figure: Figure) -> Figure:
+    """Percent, round by round."""
+    pairs = zip(figure.values, figure.beside, strict=True)
+    return Figure(figure.subject, [100 * value / other for value, other in pairs])
 
 
 def paired(runs: Mapping[str, Callable[[], float]], rounds: int) -> list[Figure]:
@@ -70,14 +71,14 @@ def show(question: Question) -> None:
     table.add_column("")
     headings = ["median", "quartiles", "× ours"]
     if question.baseline:
-        headings += [f"% of {question.baseline.subject}", "quartiles"]
+        headings += [f"% of {question.baseline}", "quartiles"]
     for heading in headings:
         table.add_column(heading, justify="right")
     for figure in question.figures:
         ratio = "" if figure is question.figures[0] else f"{question.ratio(figure):.2f}"
         cells = [*_median_and_quartiles(figure), ratio]
-        if question.baseline and figure is not question.baseline:
-            cells += _median_and_quartiles(question.of_baseline(figure))
+        if figure.beside:
+            cells += _median_and_quartiles(held_against_beside(figure))
         table.add_row(figure.subject, *cells)
     Console(width=120).print(table)
 
