@@ -40,8 +40,8 @@ def bystander(namespace: Namespace, *arguments: str, halted: bool = False) -> It
 
 PARTS: Mapping[str, Beside] = {
     "nothing, once more": lambda namespace: nullcontext(),
-    "a process that takes 2 % of a core and does nothing": lambda namespace: bystander(namespace, "busy", "1"),
-    "… 4 % of a core": lambda namespace: bystander(namespace, "busy", "2"),
+    "a process that takes 2 % of a core and does nothing": lambda namespace: bystander(namespace, "busy", "2"),
+    "… 4 % of a core": lambda namespace: bystander(namespace, "busy", "4"),
     "an empty program at both hooks": lambda namespace: bystander(namespace, "empty"),
     "our programs, their reader halted": lambda namespace: bystander(namespace, "rings", halted=True),
     "our programs, records taken out of the rings": lambda namespace: bystander(namespace, "rings"),

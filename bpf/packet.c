@@ -304,7 +304,7 @@ static __always_inline void keep(void *ctx, struct cpu_state *cpu, const struct 
 
 	COUNT(cpu, COUNT_RECORDS);
 	cpu->batch.header.time_ns = slot->record.time_ns;
-	/* Each a statement of its own: what bcc makes of the first one ends in a semicolon. */
+	/* A statement of its own: what bcc makes of perf_submit_skb() ends in a semicolon. */
 #ifdef APPEND_FRAMES
 	cpu->framed.time_ns = slot->record.time_ns;
 	cpu->framed.count = 1 | BATCH_WITHOUT_COUNTERS;

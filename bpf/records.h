@@ -68,8 +68,8 @@ enum record_note {
 };
 
 /*
- * One TCP segment, or one super-packet of `segments` segments (GSO/GRO).  What few need comes last: in the ring a record ends
- * before it unless is_whole_record(), and it is zero then.
+ * One TCP segment, or one super-packet of `segments` segments (GSO/GRO).  What few need comes last: a record without its
+ * frame ends before it in the ring unless is_whole_record(), and whoever reads it finds zeros there.
  */
 struct packet_record {
 	__u64 time_ns;       /* CLOCK_MONOTONIC live; the capture's own time from a file */

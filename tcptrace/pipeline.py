@@ -14,7 +14,7 @@ from tcptrace.records import SOCKET_FOUND, SOCKET_RETRANSMISSION, SOCKET_STATE, 
 
 # How long a read may wait, and a Ctrl-C goes unnoticed: a wake costs others more than its own time takes.
 READ_TIMEOUT_S: Final = 0.1
-# … where packets or sockets' events are shown, which have come so much earlier then.
+# … where packets or sockets' events are shown as they come.
 READ_TIMEOUT_SHOWN_S: Final = 0.05
 # So long, a tick, the kernel side may keep a packet back: before an interval's end there is no use in waiting less.
 READ_TIMEOUT_MIN_S: Final = 0.02
@@ -198,8 +198,10 @@ class Pipeline:
         """How long to wait for records: not past the interval's end, or the trace's."""
         end_ns = self._end_ns()
         due_ns = self._due_ns if end_ns is None else min(self._due_ns, end_ns)
-        most_s = READ_TIMEOUT_SHOWN_S if self._packet_sinks or self.socket_event_sinks else READ_TIMEOUT_S
-        return min(most_s, max(READ_TIMEOUT_MIN_S, (due_ns - now_ns) / 1e9))
+        return min(self._most_s(), max(READ_TIMEOUT_MIN_S, (due_ns - now_ns) / 1e9))
+
+    def _most_s(self) -> float:
+        return READ_TIMEOUT_SHOWN_S if self._packet_sinks or self.socket_event_sinks else READ_TIMEOUT_S
 
     def _recorded_step(self) -> None:
         """The next records of a file; an interval ends before the first record past it."""
@@ -354,7 +356,7 @@ class Pipeline:
 
     def _take_rest(self) -> None:
         while not self.source.finished:
-            self._take_all(self.source.read(READ_TIMEOUT_S))
+            self._take_all(self.source.read(self._most_s()))
         while len(records := self.source.read(0)):
             self._take_all(records)
         for _ in range(2):  # one that waits, and the last one

@@ -1,8 +1,8 @@
 """Counts of values in buckets that grow with the value: percentiles to 0.4 % in bounded memory.
 
-Below 128 ns each value has its bucket; from there on each doubling is divided into 128.  The middle of a
-bucket is at most 1/256 away from what was counted in it.  Counts are as narrow as they can be.  The first samples are kept one by one, as the buckets they
-are of: many connections have no more.
+Below 128 ns each value has its bucket; from there on each doubling is divided into 128.  The middle of a bucket is
+at most 1/256 away from what was counted in it.  Counts are as narrow as they can be.  The first samples are kept one
+by one, as the buckets they are of: many connections have no more.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t

@@ -56,7 +56,7 @@ cdef int32_t SLOTS_FIRST = 1024
 # Segments waiting for an acknowledgment, all connections together: 24 bytes each.
 cdef int32_t SEGMENTS_MAX = 4_000_000
 # Histograms of round-trip times, all connections together: of few samples one takes 24 to 120 bytes, of more usually
-# 0.3 to 1 KB, a hostile one 6, or 25 after thousands of samples.
+# 0.3 to 1 KB, a hostile one 6; twice or four times as much where a bucket has more than 255 or 65,535 of them.
 cdef int64_t HISTOGRAMS_MAX_BYTES = 32 << 20
 
 # Indices of model.END_REASONS.

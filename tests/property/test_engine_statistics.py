@@ -123,6 +123,44 @@ def test_memory_of_percentiles_is_bounded() -> None:
     assert table.totals().rtt_percentiles_dropped == count - known.sum()
 
 
+def one_sample_each(connections: int, place: int, start_ns: int, rtt_ns: int) -> np.ndarray:
+    """Of each connection the how manyth sample of what the client sends."""
+    records = np.zeros((2, connections), PACKET_RECORD)
+    for row, here, there in ((0, "src", "dst"), (1, "dst", "src")):
+        records[f"{here}_addr"][row], records[f"{there}_addr"][row] = raw_address("10.0.0.1"), raw_address("10.0.0.2")
+        records[f"{here}_port"][row], records[f"{there}_port"][row] = 1_000 + np.arange(connections), 443
+    records["time_ns"] = [[start_ns], [start_ns + rtt_ns]]
+    records["seq"][0], records["payload_bytes"][0], records["ack"][1] = 100 * place, 100, 100 * place + 100
+    records["flags"], records["segments"], records["frame_bytes"], records["ip_version"] = FLAG_ACK, 1, 154, 4
+    return records.reshape(-1)
+
+
+def test_memory_of_wide_counts_is_bounded() -> None:
+    """Wide apart, then so many alike that counts need two bytes: 32 MiB hold the narrow ones, not all of the wide."""
+    count, alike = 3_500, 256
+    table = new_table(max_connections=2 * count, idle_s=1)
+    now_ns, known_before = 10**12, None
+    for _ in range(2):  # their memory serves the next ones
+        for place in range(1 + KEPT_ONE_BY_ONE + alike):
+            rtt_ns = LONGEST_NS if place == 0 else 1
+            records = one_sample_each(count, place, now_ns, rtt_ns)
+            assert table.process(records) == len(records)
+            now_ns += rtt_ns + 1
+        table.refresh(now_ns)
+        rows = live_rows(table)["sent"]
+        assert (rows["rtt_count"] == 1 + KEPT_ONE_BY_ONE + alike).all()
+        known = ~np.isnan(rows["rtt_p50_us"])
+        assert 1_000 < known.sum() < count
+        assert (rows["rtt_p50_us"][known] == 0.001).all()
+        assert known_before in (None, known.sum())
+        known_before = known.sum()
+        assert table.totals().rtt_percentiles_dropped >= count - known_before
+        while not table.expire(now_ns + 2 * LONGEST_NS):
+            table.take_ended()
+        table.take_ended()
+        now_ns += 3 * LONGEST_NS
+
+
 def test_holes_of_one_connection_are_bounded() -> None:
     """100,000 segments with a hole before each of them; then as many that come late, in any order."""
     count = 100_000

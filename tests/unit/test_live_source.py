@@ -46,6 +46,34 @@ class FakeSockets:
         self.asked_until_ns.append(until_ns)
 
 
+def test_sockets_wait_for_packets_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While packets come without a pause, what is told of sockets is read every 50 ms."""
+    clock_ns = [1_000 * MS]
+    monkeypatch.setattr(live.time, "monotonic_ns", lambda: clock_ns[0])
+    source = LiveSource.__new__(LiveSource)
+    made: Any = source
+    made._ring, made.sockets = FakeRing(), FakeSockets()
+    made._buffer, made._frames, made._stop_ns, made._sockets_due_ns = [], None, None, 0
+    read_at_ms = []
+    for now_ms, has_more in (
+        (1, True),
+        (2, True),
+        (50, True),
+        (52, True),
+        (53, True),
+        (54, False),
+        (55, False),
+        (56, True),
+    ):
+        clock_ns[0] = now_ms * MS
+        made._ring.has_more = has_more
+        source.read(0)
+        before = len(made.sockets.asked_until_ns)
+        source.read_sockets()
+        read_at_ms += [now_ms] * (len(made.sockets.asked_until_ns) - before)
+    assert read_at_ms == [1, 52, 54, 55]
+
+
 def test_a_reader_that_was_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between reading packets and sockets 100 ms pass: packets of that time are unread, so its sockets must wait."""
     clock_ns = [1_000 * MS]

@@ -19,11 +19,12 @@ from tcptrace.sources.live.socket_probes import FOLLOWED_MAX
 from tcptrace.sources.live.socket_ring import SocketRing
 from tcptrace.sources.live.socket_roles import find_roles
 
-# Of each CPU: 3,700 records, which are read 10 times a second, or when a quarter of them is there.
+# Of each CPU: 3,700 records, which are read 10 or 20 times a second, or when a quarter of them is there.
 RING_BYTES: Final = 1 << 20
 # What is told waits this much longer than packets: samples are handed over a tick late at most (bpf/handover.c, 20 ms),
 # and a connect() is told of before its SYN, by which it finds its connection.
 LAG_NS: Final = 25_000_000
+NO_RECORDS: Final = np.zeros(0, SOCKET_RECORD)
 
 
 class SocketSource:
@@ -42,7 +43,7 @@ class SocketSource:
         self._ring = SocketRing(cpus, RING_BYTES)
         self._most_followed = 0
         self._diag: SocketDiag | None = None
-        self._found: npt.NDArray[Any] = np.zeros(0, SOCKET_RECORD)
+        self._found: npt.NDArray[Any] = NO_RECORDS
         self.problem: str | None = None
         try:
             self._counts = programs.socket_counts()["counters"]
@@ -92,13 +93,13 @@ class SocketSource:
         told = self._ring.read(until_ns if is_last else until_ns - LAG_NS)
         if not len(self._found):
             return told
-        found, self._found = self._found, np.zeros(0, SOCKET_RECORD)
+        found, self._found = self._found, NO_RECORDS
         return np.concatenate([found, told])
 
     def ask(self, keys: npt.NDArray[Any], time_ns: int) -> npt.NDArray[Any]:
         """SOCKET_RECORDs, event FOUND, of those of the SOCKET_KEYs that are there."""
         if self._diag is None or not len(keys):
-            return np.zeros(0, SOCKET_RECORD)
+            return NO_RECORDS
         return self._diag.ask(keys, time_ns, self._interface_index)[0]
 
     def fill_totals(self, totals: Totals) -> None:
