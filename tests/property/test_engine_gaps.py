@@ -402,10 +402,6 @@ def test_a_flow_that_lost_nothing_makes_no_connection() -> None:
 
 def test_dtype() -> None:
     """What the plain Python above writes is all that the kernel writes."""
-    assert PACKET_RECORD.names[-5:] == (
-        "flow_count",
-        "flow_bytes",
-        "flow_payload_bytes",
-        "reverse_records",
-        "flow_since",
-    )
+    assert PACKET_RECORD.names is not None
+    counts = [name for name in PACKET_RECORD.names if name.startswith(("flow_", "reverse_"))]
+    assert counts == ["flow_count", "flow_bytes", "flow_payload_bytes", "reverse_records", "flow_since"]
