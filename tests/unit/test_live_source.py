@@ -46,14 +46,20 @@ class FakeSockets:
         self.asked_until_ns.append(until_ns)
 
 
-def test_sockets_wait_for_packets_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While packets come without a pause, what is told of sockets is read every 50 ms."""
-    clock_ns = [1_000 * MS]
-    monkeypatch.setattr(live.time, "monotonic_ns", lambda: clock_ns[0])
+def with_sockets() -> tuple[LiveSource, Any]:
+    """The source, and the same to reach into."""
     source = LiveSource.__new__(LiveSource)
     made: Any = source
     made._ring, made.sockets = FakeRing(), FakeSockets()
     made._buffer, made._frames, made._stop_ns, made._sockets_due_ns = [], None, None, 0
+    return source, made
+
+
+def test_sockets_wait_for_packets_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While packets come without a pause, what is told of sockets is read every 50 ms."""
+    clock_ns = [1_000 * MS]
+    monkeypatch.setattr(live.time, "monotonic_ns", lambda: clock_ns[0])
+    source, made = with_sockets()
     read_at_ms = []
     for now_ms, has_more in (
         (1, True),
@@ -78,10 +84,7 @@ def test_a_reader_that_was_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None
     """Between reading packets and sockets 100 ms pass: packets of that time are unread, so its sockets must wait."""
     clock_ns = [1_000 * MS]
     monkeypatch.setattr(live.time, "monotonic_ns", lambda: clock_ns[0])
-    source = LiveSource.__new__(LiveSource)
-    made: Any = source
-    made._ring, made.sockets = FakeRing(), FakeSockets()
-    made._buffer, made._frames, made._stop_ns = [], None, None
+    source, made = with_sockets()
     source.read(0)
     clock_ns[0] += 100 * MS
     source.read_sockets()
