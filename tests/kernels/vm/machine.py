@@ -25,8 +25,15 @@ BOOTS: Final = 4
 """Of one kernel; see EMULATORS_FAULT."""
 
 # Tracepoints and the like are switched by patching the code of a running kernel, by way of a breakpoint.  Emulated, a
-# processor may run that breakpoint when it has been taken out again, and nobody knows it any more: one boot in ten.
+# processor may run that breakpoint when it has been taken out again, and nobody knows it any more: one boot in ten, as
+# long as each processor had a thread of its own.
 EMULATORS_FAULT: Final = re.compile(r"Oops: int3: |int3: 0000 \[#")
+
+TCG_ONE_THREAD: Final = "tcg,thread=single"
+"""The processors take turns, so none runs what another is patching; as fast, as tests keep one busy at a time."""
+
+OOPS: Final = re.compile(r"BUG: |Oops: |general protection fault|Internal error: |Kernel panic")
+OOPS_LINES_MAX: Final = 100
 
 # norandmaps: code that is always at the same addresses is translated once, not once a process.
 KERNEL_ARGUMENTS: Final = "console=ttyS0 quiet panic=-1 norandmaps mitigations=off"
@@ -92,7 +99,7 @@ def run_in(kernel: Kernel, command: Sequence[str], folder: Path, environment: Ma
             break
     (results / "initramfs").unlink()
     if not (results / "status").exists():
-        raise MachineError(f"it ended early: {tail(results / 'qemu')}{tail(results / 'console')}")
+        raise MachineError(f"it ended early: {tail(results / 'qemu')}{last_words(results / 'console')}")
     status, boot_s = int((results / "status").read_text()), float((results / "booted").read_text())
     return Run(status, boot_s, time.monotonic() - began, boots)
 
@@ -117,6 +124,13 @@ def _boot(kernel: Kernel, results: Path) -> None:
             qemu.wait()
 
 
+def last_words(console: Path) -> str:
+    """Of a kernel that broke, from the first line that says so: what follows it is the trace of who called whom."""
+    lines = tail(console, lines=1000).splitlines()
+    at = next((number for number, line in enumerate(lines) if OOPS.search(line)), max(len(lines) - 40, 0))
+    return "\n".join(lines[at : at + OOPS_LINES_MAX])
+
+
 def tail(file: Path, lines: int = 40) -> str:
     if not file.exists():
         return ""
@@ -127,7 +141,7 @@ def _qemu(kernel: Kernel, results: Path) -> list[str]:
     accel = accelerator()
     return [
         *(QEMU, "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"),
-        *("-accel", "tcg,thread=multi" if accel == TCG else KVM, "-cpu", "max"),
+        *("-accel", TCG_ONE_THREAD if accel == TCG else KVM, "-cpu", "max"),
         *("-smp", str(CPUS), "-m", str(MEMORY_MIB)),
         *("-serial", f"file:{results / 'console'}"),
         *("-kernel", str(kernel.image), "-initrd", str(results / "initramfs"), "-append", KERNEL_ARGUMENTS),
