@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from functools import partial
 
 from measure import Figure, Question, paired
 from netns_tools import Namespace, veth
@@ -47,48 +48,62 @@ for _ in range(int(sys.argv[1])):
 """
 
 
+class FromRings:
+    """Our rings, and a table that knows all connections that are offered."""
+
+    def __init__(self, offering: Offering, flows: int) -> None:
+        self._ours, self._offering = Ours(), offering
+        self._table = Table(131_072, 10**18, 10**18, time.monotonic_ns(), 1)
+        while offering.offered < flows * RUN:
+            self.into_table()
+
+    def into_table(self) -> float:
+        """Records a CPU-second."""
+        start, taken = self._offered(), 0
+        for records in self._ours.batches():
+            taken += self._table.process(records)
+        assert taken == RECORDS
+        return taken / (time.process_time() - start)
+
+    def out_of_rings(self) -> float:
+        start = self._offered()
+        assert self._ours.drain() == RECORDS
+        return RECORDS / (time.process_time() - start)
+
+    def _offered(self) -> float:
+        """Records wait in the rings; the process's CPU time then."""
+        self._offering.direct(self._ours.programs.tc_fds["ingress"])
+        self._offering.offer(RECORDS)
+        time.sleep(HANDED_OVER_S)
+        return time.process_time()
+
+    def close(self) -> None:
+        assert self._ours.ring.lost() == 0
+        self._ours.close()
+
+
+def counted_by_bcc(offering: Offering, plain: Plain) -> float:
+    """Records a CPU-second."""
+    offering.direct(plain.fd)
+    offering.offer(RECORDS)
+    start = time.process_time()
+    taken = plain.drain()
+    return taken / (time.process_time() - start)
+
+
 def ask() -> list[Question]:
     questions = []
     for flows in FLOWS:
-        ours, plain = Ours(), Plain(NEVER)
-        table = Table(131_072, 10**18, 10**18, time.monotonic_ns(), 1)
+        plain = Plain(NEVER)
         with Offering(flows) as offering:
-
-            def into_table(offering: Offering = offering, ours: Ours = ours, table: Table = table) -> float:
-                offering.direct(ours.programs.tc_fds["ingress"])
-                offering.offer(RECORDS)
-                time.sleep(HANDED_OVER_S)
-                start, taken = time.process_time(), 0
-                for records in ours.batches():
-                    taken += table.process(records)
-                assert taken == RECORDS
-                return taken / (time.process_time() - start)
-
-            def out_of_rings(offering: Offering = offering, ours: Ours = ours) -> float:
-                offering.direct(ours.programs.tc_fds["ingress"])
-                offering.offer(RECORDS)
-                time.sleep(HANDED_OVER_S)
-                start = time.process_time()
-                assert ours.drain() == RECORDS
-                return RECORDS / (time.process_time() - start)
-
-            def counted_by_bcc(offering: Offering = offering, plain: Plain = plain) -> float:
-                offering.direct(plain.fd)
-                offering.offer(RECORDS)
-                start = time.process_time()
-                taken = plain.drain()
-                return taken / (time.process_time() - start)
-
-            while offering.offered < flows * RUN:  # each has its row then
-                into_table()
+            rings = FromRings(offering, flows)
             runs = {
-                "tcptrace, into the table": into_table,
-                "tcptrace, out of the rings in order, no more": out_of_rings,
-                "bcc's callback reader, which only counts": counted_by_bcc,
+                "tcptrace, into the table": rings.into_table,
+                "tcptrace, out of the rings in order, no more": rings.out_of_rings,
+                "bcc's callback reader, which only counts": partial(counted_by_bcc, offering, plain),
             }
             figures = paired(runs, ROUNDS)
-        assert ours.ring.lost() == 0
-        ours.close()
+            rings.close()
         plain.close()
         if flows == FLOWS[0]:
             figures.append(sniffed_by_scapy())

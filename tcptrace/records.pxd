@@ -20,6 +20,7 @@ cdef extern from "records.h" nogil:
     enum: FLAG_FIN
     enum: FLAG_SYN
     enum: FLAG_RST
+    enum: FLAG_PSH
     enum: FLAG_ACK
     enum: FLAG_ECE
     enum: FLAG_CWR

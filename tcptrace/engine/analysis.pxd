@@ -58,7 +58,7 @@ cdef inline void analyse(shared_memory *shared, connection *c, int x, const pack
             found.analysis |= take_ack(shared, c, x, p, found)
         if p.flags & FLAG_FIN:
             take_fin(c, x, p)
-        take_window(c, end, d, p)
+        take_window(c, x, d, p)
         end.seen = True
     if c.syn_without_ack:
         note_initial_rtt(c, x, p)

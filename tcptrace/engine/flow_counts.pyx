@@ -88,7 +88,7 @@ cdef inline bint is_opening(const connection *c) noexcept nogil:
 
 cdef void mark_gap(connection *c, int64_t now_ns) noexcept nogil:
     c.has_gap = True
-    c.intact = False
+    c.intact = c.in_step = False
     if c.row.recent_total == 0 or is_opening(c):
         c.opening_missed = True
         c.syn_without_ack = False

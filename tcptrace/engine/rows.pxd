@@ -2,7 +2,7 @@
 # (checked when engine.table is imported); what follows them in `connection` is the engine's own.
 from tcptrace.engine.percentiles cimport histogram
 from tcptrace.records cimport socket_view
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     RECENT_PACKETS = 5
@@ -169,6 +169,7 @@ cdef struct endpoint:
     uint8_t next_told       # next_seq is valid although nothing was seen
     uint8_t missed          # records of it were lost since its last one
     uint8_t counts_begin_here  # what had been counted when it was first told is not of this row
+    int8_t scale            # its windows are shifted by so much; -1: not known; valid with in_step
     uint32_t last_ts
     int64_t last_ts_ns
     # What was lost, as far as the kernel's counts are known (engine.flow_counts).
@@ -214,6 +215,7 @@ cdef struct connection:
     uint8_t opening_missed  # maybe some of its handshake
     uint8_t intact          # … but not so: there is only no time of it
     uint8_t confirm         # ask whether its sockets are open, whatever was heard of them
+    uint8_t in_step         # nothing of it is missing, late or unanswered for (engine.in_step)
     # Of its sockets, one bit an end: 1 src, 2 dst.
     uint8_t told            # there is one
     uint8_t asked           # asked for, and no answer yet

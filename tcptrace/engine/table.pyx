@@ -20,6 +20,7 @@ from tcptrace.engine.flow_counts cimport (
     begin_counts_here, catch_up, growth, is_behind, is_its_count, nothing_was_lost, packet_of_flow, settle, take_counts,
 )
 from tcptrace.engine.flow_index cimport find, flow_index, hash_of, insert, remove, set_seed, widen
+from tcptrace.engine.in_step cimport note_whether_in_step, take_in_step
 from tcptrace.engine.lookahead cimport FEW_CONNECTIONS, begin_lookahead, look_ahead, lookahead
 from tcptrace.engine.outcome cimport complete_row
 from tcptrace.engine.percentiles cimport release_histogram
@@ -391,11 +392,13 @@ cdef class Table:
             c.row.port_reuse = 1
             found.analysis = PORT_REUSE
         by = take_counts(c, x, p, is_unsure, self.forgotten)
-        if c.has_gap:
-            was_behind = is_behind(&c.ends[x], p)
-        analyse(&self.shared, c, x, p, found)
-        if c.has_gap and not is_unsure:
-            settle(c, x, p, was_behind)
+        if not take_in_step(&self.shared, c, x, p, found):
+            if c.has_gap:
+                was_behind = is_behind(&c.ends[x], p)
+            analyse(&self.shared, c, x, p, found)
+            if c.has_gap and not is_unsure:
+                settle(c, x, p, was_behind)
+            note_whether_in_step(c)
         note_packet(c, x, p, found.analysis)
         self._grow(&by)
         self._now_newest(row)
