@@ -122,8 +122,7 @@ def memory(programs: list[Program], connections: list[int]) -> Question:
     figures = [
         Figure(f"{one.name}, {packets:,} packets", [run.peak_bytes / 2**20 for run in one.counted(packets)])
         for one in programs
-        for packets in reversed(ROUNDS)
-        if packets in one.runs
+        for packets in sorted(one.runs, reverse=True)
     ]
     note = f"the files have {', '.join(f'{count:,}' for count in connections)} connections"
     return Question("Captures: the most memory that was resident", "MiB", figures, note)

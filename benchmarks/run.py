@@ -26,7 +26,7 @@ QUESTIONS = (
     "idle",
 )
 # What parts of it take, for who wants to make it faster: minutes, and hardly another tool is in it.
-ON_REQUEST = ("ring_parts", "host_parts")
+ON_REQUEST = ("ring_parts", "host_parts", "capture_memory")
 RESULTS = HERE.parent / "build" / "bench.json"
 
 

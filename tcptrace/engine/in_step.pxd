@@ -16,15 +16,15 @@ from tcptrace.records cimport FLAG_ACK, FLAG_PSH, OPTION_SACK, OPTION_TIMESTAMPS
 
 cdef inline void note_whether_in_step(connection *c) noexcept nogil:
     """After the long way: whether the next segment may go the short one."""
-    c.in_step = not (c.reset or c.has_gap) and (not c.syn_without_ack or c.row.initial_rtt_us > 0)
+    c.in_step = not c.has_gap and (not c.syn_without_ack or c.row.initial_rtt_us > 0)
     if c.in_step:
         c.ends[0].scale = scale_of(c, 0)
         c.ends[1].scale = scale_of(c, 1)
-        c.in_step = is_in_step(c, &c.row.sent, &c.ends[0]) and is_in_step(c, &c.row.received, &c.ends[1])
+        c.in_step = is_in_step(&c.row.sent, &c.ends[0]) and is_in_step(&c.row.received, &c.ends[1])
 
-cdef inline bint is_in_step(const connection *c, const direction_row *d, const endpoint *end) noexcept nogil:
+cdef inline bint is_in_step(const direction_row *d, const endpoint *end) noexcept nogil:
     """Nothing of this end is open, but for bytes that wait for their acknowledgment."""
-    if not (end.seen and end.ack_seen and (end.base_known or c.opening_missed)) or end.fin_seen:
+    if not end.ack_seen or end.fin_seen:
         return False
     if end.syn_seen and not end.syn_acked:
         return False

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from tcptrace.engine.flow_index cimport flow_index, hash_of
 from tcptrace.engine.rows cimport connection
 from tcptrace.engine.segments cimport segment_pool
-from tcptrace.records cimport packet_record
+from tcptrace.records cimport SHORT_RECORD_BYTES, packet_record
 
 cdef extern from *:
     """
@@ -64,7 +64,7 @@ cdef inline uint64_t look_ahead(
     cdef uint64_t hash = ahead.hashes[at % HASHES]
     cdef int32_t row
     if at + RECORDS < count:
-        fetch_lines(records + at + RECORDS, sizeof(packet_record))
+        fetch_lines(records + at + RECORDS, SHORT_RECORD_BYTES)  # of most no more is read
     if at + HASHES < count:
         ahead.hashes[at % HASHES] = hash_of(index, records + at + HASHES)
         prefetch(&index.slots[ahead.hashes[at % HASHES] & index.mask])
