@@ -16,9 +16,11 @@ def ask() -> list[Question]:
         Program("tcptrace --json -f", [str(COMMAND), "--json", "-f"], max(SIZES)),
     ]
     connections = []
-    for packets in SIZES:
-        connections.append(checked_connections(packets))
-        for program in programs * RUNS:
-            program.rate(packets)
-    made(max(SIZES)).unlink()  # 3.4 GB
+    try:
+        for packets in SIZES:
+            connections.append(checked_connections(packets))
+            for program in programs * RUNS:
+                program.rate(packets)
+    finally:
+        made(max(SIZES)).unlink()  # 3.4 GB
     return [memory(programs, connections)]

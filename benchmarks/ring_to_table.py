@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import time
+from contextlib import closing
 from functools import partial
+from types import TracebackType
 
 from measure import Figure, Question, paired
 from netns_tools import Namespace, veth
@@ -49,37 +51,45 @@ for _ in range(int(sys.argv[1])):
 
 
 class FromRings:
-    """Our rings, and a table that knows all connections that are offered."""
+    """Our rings, and a table that sees all that its connections send: what is only read is of others."""
 
-    def __init__(self, offering: Offering, flows: int) -> None:
-        self._ours, self._offering = Ours(), offering
+    def __init__(self, flows: int) -> None:
+        self._ours = Ours()
+        self._seen, self._only_read = Offering(flows), Offering(flows)
         self._table = Table(131_072, 10**18, 10**18, time.monotonic_ns(), 1)
-        while offering.offered < flows * RUN:
+        while self._seen.offered < flows * RUN:
             self.into_table()
+
+    def __enter__(self) -> "FromRings":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._seen.__exit__(kind, error, trace)
+        self._only_read.__exit__(kind, error, trace)
+        assert self._ours.ring.lost() == 0
+        self._ours.close()
 
     def into_table(self) -> float:
         """Records a CPU-second."""
-        start, taken = self._offered(), 0
+        start, taken = self._began(self._seen), 0
         for records in self._ours.batches():
             taken += self._table.process(records)
         assert taken == RECORDS
         return taken / (time.process_time() - start)
 
     def out_of_rings(self) -> float:
-        start = self._offered()
+        start = self._began(self._only_read)
         assert self._ours.drain() == RECORDS
         return RECORDS / (time.process_time() - start)
 
-    def _offered(self) -> float:
+    def _began(self, offering: Offering) -> float:
         """Records wait in the rings; the process's CPU time then."""
-        self._offering.direct(self._ours.programs.tc_fds["ingress"])
-        self._offering.offer(RECORDS)
+        offering.direct(self._ours.programs.tc_fds["ingress"])
+        offering.offer(RECORDS)
         time.sleep(HANDED_OVER_S)
         return time.process_time()
-
-    def close(self) -> None:
-        assert self._ours.ring.lost() == 0
-        self._ours.close()
 
 
 def counted_by_bcc(offering: Offering, plain: Plain) -> float:
@@ -94,17 +104,13 @@ def counted_by_bcc(offering: Offering, plain: Plain) -> float:
 def ask() -> list[Question]:
     questions = []
     for flows in FLOWS:
-        plain = Plain(NEVER)
-        with Offering(flows) as offering:
-            rings = FromRings(offering, flows)
+        with FromRings(flows) as rings, Offering(flows) as offering, closing(Plain(NEVER)) as plain:
             runs = {
                 "tcptrace, into the table": rings.into_table,
                 "tcptrace, out of the rings in order, no more": rings.out_of_rings,
                 "bcc's callback reader, which only counts": partial(counted_by_bcc, offering, plain),
             }
             figures = paired(runs, ROUNDS)
-            rings.close()
-        plain.close()
         if flows == FLOWS[0]:
             figures.append(sniffed_by_scapy())
         questions.append(Question(f"From the ring, {flows:,} connections", "records a CPU-second", figures))

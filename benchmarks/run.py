@@ -25,7 +25,7 @@ QUESTIONS = (
     "start_up",
     "idle",
 )
-# What parts of it take, for who wants to make it faster: minutes, and hardly another tool is in it.
+# For whoever wants to know why: up to a quarter of an hour, and hardly another tool is in it.
 ON_REQUEST = ("ring_parts", "host_parts", "capture_memory")
 RESULTS = HERE.parent / "build" / "bench.json"
 

@@ -136,7 +136,7 @@ cdef inline void take_syn(connection *c, int x, direction_row *d, const packet_r
         d.mss_bytes = p.mss
     if p.options & OPTION_WINDOW_SCALE:
         end.scale_offered = True
-        d.window_scale = p.window_scale
+        d.window_scale = min(<int>p.window_scale, <int>SCALE_MAX)
 
 cdef inline void take_fin(connection *c, int x, const packet_record *p) noexcept nogil:
     """The first FIN of this end; its ACK may have been seen before it."""

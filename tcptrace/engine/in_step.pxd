@@ -1,6 +1,7 @@
-# The short way of most segments: both ends are established, all that they sent was seen in order, and this is what comes
-# next.  It comes to the same as analyse(), of whose steps most have nothing to do then (as in the header prediction of
-# RFC 1323's appendix, here of what a witness has to conclude).
+# The short way of most segments: nothing of either end is open, and this is what comes next.
+#
+# It comes to the same as analyse(), most of whose steps have nothing to do then: what header prediction (RFC 7323
+# section 5.6) is to a receiver.
 from libc.stdint cimport int64_t, uint32_t
 
 from tcptrace.engine.acknowledgment cimport measure
@@ -12,7 +13,7 @@ from tcptrace.engine.sequence cimport at_or_before, before
 from tcptrace.engine.sequence_space cimport note_in_flight
 from tcptrace.engine.shared_memory cimport shared_memory
 from tcptrace.engine.windows cimport note_window, scale_of
-from tcptrace.records cimport FLAG_ACK, FLAG_PSH, OPTION_SACK, OPTION_TIMESTAMPS, packet_record
+from tcptrace.records cimport FLAG_ACK, FLAG_PSH, FLAG_SYN, OPTION_SACK, OPTION_TIMESTAMPS, packet_record
 
 cdef inline void note_whether_in_step(connection *c) noexcept nogil:
     """After the long way: whether the next segment may go the short one."""
@@ -28,11 +29,12 @@ cdef inline bint is_in_step(const direction_row *d, const endpoint *end) noexcep
         return False
     if end.syn_seen and not end.syn_acked:
         return False
-    if end.missed or end.unsure or end.last_unsure or end.duplicates_unsure or end.probing or end.hole_count:
+    if end.last_unsure or end.duplicates_unsure or end.probing or end.hole_count or end.contiguous != end.next_seq:
         return False
-    return end.contiguous == end.next_seq and d.window == end.last_window and d.window_bytes == window_bytes(end, d.window)
+    # Of a SYN, or after a reset that was not taken, or where the scale was not known before, the window may be another one.
+    return not end.last_flags & FLAG_SYN and d.window_bytes == scaled(end, end.last_window)
 
-cdef inline int64_t window_bytes(const endpoint *end, int64_t window) noexcept nogil:
+cdef inline int64_t scaled(const endpoint *end, int64_t window) noexcept nogil:
     return window << end.scale if end.scale >= 0 else -1
 
 cdef inline bint take_in_step(
@@ -40,10 +42,10 @@ cdef inline bint take_in_step(
 ) noexcept nogil:
     """Take segment p, sent by end x, if there is nothing to find in it; False, and nothing changed, if there may be."""
     cdef direction_row *d = row_of(c, x)
-    cdef direction_row *answered = row_of(c, 1 - x)
+    cdef direction_row *peer_row = row_of(c, 1 - x)
     cdef endpoint *end = &c.ends[x]
     cdef endpoint *peer = &c.ends[1 - x]
-    if not c.in_step or not comes_next(end, peer, answered, p):
+    if not c.in_step or not comes_next(end, peer, peer_row, p):
         return False
     if p.payload_bytes:
         await_ack(&shared.segments, end, p.seq, p.seq + p.payload_bytes, p.segments, p.time_ns)
@@ -54,9 +56,9 @@ cdef inline bint take_in_step(
     if p.ack != end.acked:
         end.acked = p.ack
         measure(shared, c, 1 - x, p, found)
-        answered.in_flight_bytes = <int64_t>(peer.next_seq - p.ack)
+        peer_row.in_flight_bytes = <int64_t>(peer.next_seq - p.ack)
     if p.window != d.window:
-        note_window(d, p.window, window_bytes(end, p.window))
+        note_window(d, p.window, scaled(end, p.window))
     if p.options & OPTION_TIMESTAMPS:
         take_timestamp(end, p)
     remember_last(end, p, 0)
@@ -75,6 +77,8 @@ cdef inline bint comes_next(
         return False
     if not p.payload_bytes:
         return p.ack != end.last_ack
-    if peer.last_window == 0 or at_or_before(stop, peer.last_ack):  # a zero-window probe, sent again for nothing
+    if at_or_before(stop, p.seq):  # more than there are numbers for
+        return False
+    if peer.last_window == 0 or at_or_before(stop, peer.last_ack):  # maybe a zero-window probe; had been acknowledged
         return False
     return peer_row.window_bytes < 0 or stop != peer.last_ack + <uint32_t>peer_row.window_bytes

@@ -215,7 +215,7 @@ cdef struct connection:
     uint8_t opening_missed  # maybe some of its handshake
     uint8_t intact          # … but not so: there is only no time of it
     uint8_t confirm         # ask whether its sockets are open, whatever was heard of them
-    uint8_t in_step         # nothing of it is missing, late or unanswered for (engine.in_step)
+    uint8_t in_step         # its next segment may go the short way (engine.in_step)
     # Of its sockets, one bit an end: 1 src, 2 dst.
     uint8_t told            # there is one
     uint8_t asked           # asked for, and no answer yet

@@ -22,7 +22,7 @@ class Services:
     def of_ports(self, ports: npt.NDArray[Any]) -> npt.NDArray[Any]:
         found: npt.NDArray[Any] = self._of_port[ports]
         if found.min(initial=0) == _NOT_ASKED:
-            for port in set(ports[found == _NOT_ASKED].tolist()):  # np.unique() imports as much as all of json
+            for port in set(ports[found == _NOT_ASKED].tolist()):  # np.unique() imports numpy.ma, for 10 ms
                 self._of_port[port] = self._index_of(human.service(port))
             found = self._of_port[ports]
         return found

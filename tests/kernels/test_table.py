@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from matrix import Outcome, Row, remarks, table
-from vm.machine import OOPS_LINES_MAX, emulator_failed, last_words
+from vm.machine import OOPS_LINES, emulator_failed, last_words
 
 ABILITIES = {"TC": ("test_one.py",), "XDP": ("test_two.py::test_native", "test_two.py::test_other[a b]"), "owners": ()}
 
@@ -69,12 +69,21 @@ def test_a_panic_of_the_kernels_own_is_not_excused(line: str, tmp_path: Path) ->
     assert not emulator_failed(tmp_path)
 
 
-def test_an_oops_is_shown_from_its_first_line_on(tmp_path: Path) -> None:
+OOPSES = [*PANICS, "[    1.0] invalid opcode: 0000 [#1] PREEMPT SMP", "[    1.0] kernel BUG at mm/slub.c:451!"]
+
+
+@pytest.mark.parametrize("line", OOPSES)
+def test_an_oops_is_shown_from_its_first_line_on(line: str, tmp_path: Path) -> None:
     console = tmp_path / "console"
-    said = ["[  1.0] systemd: well", "[  2.0] BUG: kernel NULL pointer dereference", "[  2.1] Oops: 0010 [#1]"]
-    console.write_text("\n".join([*said, *(f"[  3.{n}]  ? frame" for n in range(150))]))
-    lines = last_words(console).splitlines()
-    assert lines[:2] == said[1:]
-    assert len(lines) == OOPS_LINES_MAX
-    console.write_text("\n".join(str(n) for n in range(57)))
-    assert last_words(console).splitlines() == [str(n) for n in range(17, 57)]
+    said = ["[    0.9] DEBUG: well", line, *(f"[    2.{number}]  ? frame" for number in range(50)), "Kernel panic"]
+    console.write_text("\n".join(said))
+    assert last_words(console).splitlines() == said[1:]
+    console.write_text("\n".join([*said, *map(str, range(157))]))
+    whole = [*said[1:], *map(str, range(157))]
+    assert last_words(console).splitlines() == whole[:OOPS_LINES] + whole[-40:]
+
+
+def test_the_end_is_shown_where_there_was_no_oops(tmp_path: Path) -> None:
+    console = tmp_path / "console"
+    console.write_text("\n".join(map(str, range(57))))
+    assert last_words(console).splitlines() == list(map(str, range(17, 57)))
