@@ -164,8 +164,9 @@ def reset_with_syn() -> Conversation:
     talk.handshake(client_scale=7, server_scale=7)
     talk.client.data(23)
     talk.server.ack()
+    acknowledged = talk.server.next_seq
     talk.server.send(FLAG_SYN | FLAG_RST)
-    talk.client.data(1_000)
+    talk.client.data(1_000, ack=acknowledged)
     return talk
 
 
