@@ -170,6 +170,16 @@ def reset_with_syn() -> Conversation:
     return talk
 
 
+def reset_with_another_window() -> Conversation:
+    """That one is not taken for the connection's; what comes after it has the same."""
+    talk = Conversation()
+    talk.handshake(client_scale=7, server_scale=7)
+    talk.client.data(23)
+    talk.server.rst(window=7)
+    talk.server.data(23, window=7)
+    return talk
+
+
 def more_than_there_are_numbers() -> Conversation:
     """As the header of a file may say; what follows is in order."""
     talk = Conversation()
@@ -180,7 +190,14 @@ def more_than_there_are_numbers() -> Conversation:
     return talk
 
 
-OPEN = [syn_not_acknowledged, probe_not_taken, hole_half_acknowledged, reset_with_syn, more_than_there_are_numbers]
+OPEN = [
+    syn_not_acknowledged,
+    probe_not_taken,
+    hole_half_acknowledged,
+    reset_with_syn,
+    reset_with_another_window,
+    more_than_there_are_numbers,
+]
 
 
 @pytest.mark.parametrize("talk", OPEN)
